@@ -62,7 +62,7 @@ type NATS struct {
 
 // Events bounds the log of each partition.
 type Events struct {
-	MaxBytes    int64
+	MaxBytes    int64 // 0: auto
 	MaxAge      time.Duration
 	MaxSubjects int
 }

@@ -67,8 +67,8 @@ var Keys = []Key{
 	text("nats.creds", "file", "", func(c *Config) *string { return &c.NATS.Creds }, nil,
 		"Credentials file for nats.url."),
 
-	size("events.max_bytes", "8GiB", 64<<20, math.MaxInt64, func(c *Config) *int64 { return &c.Events.MaxBytes },
-		"How large the log may grow. At the limit publishers get an error; nothing is dropped. Keep it well below the free space of the volume."),
+	size("events.max_bytes", "auto", 64<<20, math.MaxInt64, func(c *Config) *int64 { return &c.Events.MaxBytes },
+		"How large the log may grow. At the limit publishers get an error; nothing is dropped. auto: 70 % of the volume."),
 	duration("events.max_age", "24h", time.Minute, 10*365*24*time.Hour, func(c *Config) *time.Duration { return &c.Events.MaxAge },
 		"How long events are kept. Replay, sessions and `weir tail --since` reach back this far."),
 	count("events.max_subjects", "1000000", 1, 1<<30, func(c *Config) *int { return &c.Events.MaxSubjects },
@@ -231,9 +231,18 @@ func boolean(path, def string, at func(*Config) *bool, help string) Key {
 }
 
 func size(path, def string, min, max int64, at func(*Config) *int64, help string) Key {
-	return Key{Path: path, Type: "size", Default: def, Help: help,
-		get: func(c *Config) string { return FormatSize(*at(c)) },
+	return Key{Path: path, Type: "size, or auto", Default: def, Help: help,
+		get: func(c *Config) string {
+			if *at(c) == 0 {
+				return "auto"
+			}
+			return FormatSize(*at(c))
+		},
 		set: func(c *Config, s string) error {
+			if s == "auto" {
+				*at(c) = 0
+				return nil
+			}
 			n, err := ParseSize(s)
 			if err != nil {
 				return err

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) envCmd() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "env",
+		Short: "Print the addresses and files of the running Weir as shell exports",
+		Long: `Prints exports a shell can evaluate, so that scripts, tests and clients find the running
+Weir. A port that is off is left out. NATS_URL and NATS_CREDS are what the nats command
+line reads.`,
+		Example: `  eval "$(weir env)"
+  mosquitto_sub -h "$WEIR_HOST" -p "$WEIR_MQTT_PORT" -t '#'
+  weir env -o json`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			e, err := a.endpoints()
+			if err != nil {
+				return err
+			}
+			// The certificate names localhost, and TLS clients send the name they dial.
+			vars := [][2]string{{"WEIR_HOST", "localhost"}}
+			add := func(name, value string) {
+				if value != "" {
+					vars = append(vars, [2]string{name, value})
+				}
+			}
+			add("WEIR_MQTT_PORT", portOf(e.MQTT))
+			add("WEIR_MQTTS_PORT", portOf(e.MQTTS))
+			add("WEIR_HTTPS_PORT", portOf(e.HTTPS))
+			add("WEIR_API_URL", e.API)
+			add("WEIR_TOKEN_FILE", e.TokenFile)
+			add("WEIR_CA_FILE", e.CAFile)
+			add("WEIR_CERT_FILE", e.CertFile)
+			add("WEIR_KEY_FILE", e.KeyFile)
+			if e.NATS != "" {
+				add("NATS_URL", "nats://"+e.NATS)
+				add("NATS_CREDS", e.NATSCreds)
+			}
+			if a.output == "json" {
+				m := map[string]string{}
+				for _, v := range vars {
+					m[v[0]] = v[1]
+				}
+				return a.printJSON(m)
+			}
+			for _, v := range vars {
+				fmt.Fprintf(a.stdout, "export %s=%s\n", v[0], shellQuote(v[1]))
+			}
+			return nil
+		},
+	}
+	return c
+}
+
+func portOf(addr string) string {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return ""
+	}
+	return port
+}
+
+// shellQuote returns s as one word of a POSIX shell.
+func shellQuote(s string) string {
+	plain := s != ""
+	for _, r := range s {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:,@%+=", r)) {
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
