@@ -1,34 +1,72 @@
-// Package suggest finds the name somebody meant.
+// Package suggest finds the word a user most likely meant. Parsers of
+// statements, documents and configurations ask it when they meet a word they do
+// not know, and put its answer into the hint of their error.
 package suggest
 
-// Nearest returns the name of names nearest to word, or "" where none is near.
-func Nearest(word string, names []string) string {
-	best, at := "", len(word)/3+2
-	for _, n := range names {
-		if d := distance(word, n); d < at {
-			best, at = n, d
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// longest is the length in bytes past which a word is not compared: nobody
+// misspells such a word by two letters, and the comparison costs its square.
+const longest = 64
+
+// Nearest returns the candidate that lies nearest to word, in letters inserted,
+// dropped, changed or swapped with their neighbour; upper and lower case are the
+// same. ok is false where none is near enough to be meant: one step for words of
+// up to four letters, two for longer ones. Of equally near candidates the
+// first one counts.
+func Nearest(word string, candidates []string) (nearest string, ok bool) {
+	if word == "" || len(word) > longest {
+		return "", false
+	}
+	w := []rune(strings.ToLower(word))
+	best := 3
+	if len(w) <= 4 {
+		best = 2
+	}
+	if len(w) == 1 {
+		best = 1 // any one letter is one step from any other
+	}
+	for _, c := range candidates {
+		if len(c) > longest || abs(utf8.RuneCountInString(c)-len(w)) >= best {
+			continue
+		}
+		if d := distance(w, []rune(strings.ToLower(c))); d < best {
+			nearest, best, ok = c, d, true
 		}
 	}
-	return best
+	return nearest, ok
 }
 
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+// distance is the optimal string alignment distance of a and b.
+func distance(a, b []rune) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
 	}
-	for i := 1; i <= len(a); i++ {
-		prev := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cur := row[j]
-			c := prev
-			if a[i-1] != b[j-1] {
-				c = min(prev, row[j], row[j-1]) + 1
+	for i, x := range a {
+		row[0] = i + 1
+		for j, y := range b {
+			cost := 1
+			if x == y {
+				cost = 0
 			}
-			row[j] = c
-			prev = cur
+			d := min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && x == b[j-1] && a[i-1] == y {
+				d = min(d, before[j-1]+1)
+			}
+			row[j+1] = d
 		}
+		before, last, row = last, row, before
 	}
-	return row[len(b)]
+	return last[len(b)]
+}
+
+func abs(n int) int {
+	if n < 0 {
+		return -n
+	}
+	return n
 }
