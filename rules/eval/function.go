@@ -22,6 +22,9 @@ type Function struct {
 
 	MinArgs int
 	MaxArgs int // -1: any number
+	// Counts, if set, are the only numbers of arguments that fit, where not
+	// every one from MinArgs to MaxArgs does.
+	Counts []int
 	// Literal lists the arguments (from 0) that must be constant strings.
 	Literal []int
 	// Pure functions depend on their arguments alone; a call with constants
@@ -35,12 +38,14 @@ type Function struct {
 	// Service is what a function that calls out needs. Compile refuses the call
 	// where Options.Lookups has none, and always in error actions.
 	Service Service
+	// ServiceOf, if set, stands in for Service where it depends on the arguments;
+	// those that are not constants come as nil.
+	ServiceOf func(args []*Value) Service
 	// Prepare, if set, is called once per call at Compile and its result is
 	// Call.State; arguments that are not constants come as nil. It is the place
 	// to compile literal patterns.
 	Prepare func(args []*Value, v Version) any
-	// Eval runs the function. args has between MinArgs and MaxArgs values, any
-	// of which may be Undefined; it is valid during the call only. A call that
+	// Eval runs the function. args has a number of values that fits, any of which may be Undefined; it is valid during the call only. A call that
 	// cannot give a result gives Undefined, Value{}.
 	Eval func(c *Call, args []Value) Value
 }
