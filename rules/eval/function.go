@@ -2,7 +2,6 @@ package eval
 
 import (
 	"context"
-	"errors"
 	"math/bits"
 
 	"github.com/weir-iot/weir/internal/event"
@@ -195,7 +194,3 @@ func hashText(h uint64, s string) uint64 {
 	}
 	return mix(h ^ uint64(len(s)))
 }
-
-// ErrBudget is the cause of an evaluation that failed because it would have
-// used too much memory or work for its input.
-var ErrBudget = errors.New("evaluation used too much memory or work for its input")

@@ -65,10 +65,13 @@ type Value struct {
 type form uint8
 
 const (
-	formRaw     form = 1 << iota // Array or Object held as validated JSON in s
-	formMessy                    // raw, and not the compact text it would be written as
-	formOld                      // raw, numbers in it follow V2015
-	formPayload                  // the event's payload, unchanged: s holds its bytes (kind Undefined where it is not an Object or Array)
+	formRaw   form = 1 << iota // Array or Object held as validated JSON in s
+	formMessy                  // raw, and not the compact text it would be written as
+	formOld                    // raw, numbers in it follow V2015
+	// The event's payload, unchanged. Where it is an Object or an Array, s is the
+	// document, and n and exp count the bytes of white space before and after it;
+	// otherwise the kind is Undefined and s is all of it.
+	formPayload
 )
 
 type boxed struct {
@@ -133,7 +136,8 @@ func (v Value) PayloadBytes() (b []byte, ok bool) {
 	if v.form&formPayload == 0 {
 		return nil, false
 	}
-	return unsafe.Slice(unsafe.StringData(v.s), len(v.s)), true
+	first := unsafe.Add(unsafe.Pointer(unsafe.StringData(v.s)), -int(v.n))
+	return unsafe.Slice((*byte)(first), int(v.n)+len(v.s)+int(v.exp)), true
 }
 
 // ToStr converts v to a String: numbers in plain notation, Arrays and Objects
@@ -316,4 +320,3 @@ func repeated(members []Member, i int) bool {
 	}
 	return false
 }
-
