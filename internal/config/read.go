@@ -317,7 +317,7 @@ func hintKey(parent, name string) string {
 			}
 		}
 	}
-	if near := suggest.Nearest(name, siblings); near != "" {
+	if near, ok := suggest.Nearest(name, siblings); ok {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
 	// The right name in the wrong group: max_bytes at the top, say.
@@ -326,7 +326,7 @@ func hintKey(parent, name string) string {
 			return fmt.Sprintf("did you mean %s?", p)
 		}
 	}
-	if near := suggest.Nearest(name, all); near != "" {
+	if near, ok := suggest.Nearest(name, all); ok {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
 	sort.Strings(siblings)
@@ -336,7 +336,7 @@ func hintKey(parent, name string) string {
 func hintValue(err error) string {
 	var h *hinted
 	if errors.As(err, &h) {
-		if near := suggest.Nearest(h.near, h.names); near != "" {
+		if near, ok := suggest.Nearest(h.near, h.names); ok {
 			return fmt.Sprintf("did you mean %s?", near)
 		}
 	}
@@ -380,7 +380,7 @@ func UnknownEnv(environ []string) []string {
 		if !strings.HasPrefix(name, "WEIR_") || byEnv(name) != nil || slices.Contains(exported, name) {
 			continue
 		}
-		if near := suggest.Nearest(name, names); near != "" {
+		if near, ok := suggest.Nearest(name, names); ok {
 			out = append(out, fmt.Sprintf("environment variable %s is not a setting; did you mean %s?", name, near))
 		}
 	}
