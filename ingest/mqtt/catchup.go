@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/topic"
 )
 
@@ -28,7 +29,7 @@ func (s *session) catchUp(p int) {
 			return
 		}
 		s.mu.Unlock()
-		f, err := s.c.s.log.Follow(FollowOptions{Partition: p, After: after, Filters: filters, Mode: s.c.s.limits.Mode})
+		f, err := s.c.s.log.Follow(eventlog.FollowOptions{Partition: p, After: after, Filters: filters, Mode: s.c.s.limits.Mode})
 		if err == nil {
 			var joined bool
 			joined, err = s.catchUpWith(ctx, p, f, version)
@@ -67,7 +68,7 @@ func (s *session) catchUpWith(ctx context.Context, p int, f Follower, version in
 	for {
 		batch, upto, err := f.Next(ctx, catchUpBatch)
 		if err != nil {
-			var gap *GapError
+			var gap *eventlog.GapError
 			if errors.As(err, &gap) {
 				s.c.s.m.gaps.Inc()
 				s.c.s.logger.Error("a slow session was overtaken by trimming", "clientId", s.c.id, "partition", p, "from", gap.From, "to", gap.To)

@@ -488,7 +488,7 @@ func (c *client) publishWill(f *fault) {
 	w.Received = c.s.now().UTC().Truncate(time.Millisecond)
 	ctx, cancel := context.WithTimeout(c.s.runContext(), 5*time.Second)
 	defer cancel()
-	if err := c.s.log.Append(ctx, w, willReceipt{c}, untracked); err != nil {
+	if err := c.s.log.Append(ctx, w, &willReceipt{c}, untracked); err != nil {
 		c.s.m.failures.WithLabelValues("will").Inc()
 		c.s.logger.Error("will not stored", "clientId", c.id, "error", err)
 	}
@@ -502,14 +502,14 @@ func (s *Server) runContext() context.Context {
 
 type willReceipt struct{ c *client }
 
-func (w willReceipt) Appended(_ uint64, _ *event.Event, err error) {
+func (w *willReceipt) Appended(_ uint64, _ *event.Event, err error) {
 	if err != nil {
 		w.c.s.m.failures.WithLabelValues("will").Inc()
 		w.c.s.logger.Error("will not stored", "clientId", w.c.id, "error", err)
 	}
 }
 
-func (w willReceipt) Flush() {}
+func (w *willReceipt) Flush() {}
 
 // loop reads packets until the connection ends. A *fault says why, any other
 // error that the connection was lost.

@@ -3,11 +3,11 @@ package mqtt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/eventlog"
 )
 
 const (
@@ -15,14 +15,6 @@ const (
 	// routeChunk bounds how long a SUBSCRIBE waits for the routers.
 	routeChunk = 64
 )
-
-// GapError says that events were trimmed before they were read. Reading goes on
-// behind the gap.
-type GapError struct{ From, To uint64 }
-
-func (e *GapError) Error() string {
-	return fmt.Sprintf("events %d to %d were trimmed before they were read", e.From, e.To)
-}
 
 // route hands the events of one partition to the sessions that want them, until
 // ctx ends.
@@ -37,7 +29,7 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 			if ctx.Err() != nil {
 				return
 			}
-			var gap *GapError
+			var gap *eventlog.GapError
 			if errors.As(err, &gap) {
 				s.m.gaps.Inc()
 				s.logger.Error("live delivery has a gap", "partition", p, "from", gap.From, "to", gap.To)

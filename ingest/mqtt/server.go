@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/topic"
 )
 
@@ -185,7 +186,7 @@ func (s *Server) Run(ctx context.Context) error {
 	for p := range s.routed {
 		after := s.log.Committed(p)
 		s.routed[p].Store(after)
-		f, err := s.log.Follow(FollowOptions{Partition: p, After: after})
+		f, err := s.log.Follow(eventlog.FollowOptions{Partition: p, After: after})
 		if err != nil {
 			stop()
 			s.closeListeners()
