@@ -105,7 +105,6 @@ func (l *Limits) Validate() error {
 type Safety struct {
 	ConnectTimeout    time.Duration // from accepting a connection to a whole CONNECT, the TLS handshake included; 10 s
 	Unauthenticated   int           // connections of one address that have not logged in; 500
-	Handshakes        int           // TLS handshakes at a time; 64
 	FailedLogins      int           // of one address in a second; 10
 	ConnectBytes      int           // a CONNECT packet; 192 KiB (user name, password, will)
 	PendingBytes      int           // bytes not yet taken by a slow client's socket before it counts as slow; 64 KiB
@@ -122,7 +121,7 @@ type Safety struct {
 // DefaultSafety returns the documented values.
 func DefaultSafety() Safety {
 	return Safety{
-		ConnectTimeout: 10 * time.Second, Unauthenticated: 500, Handshakes: 64, FailedLogins: 10,
+		ConnectTimeout: 10 * time.Second, Unauthenticated: 500, FailedLogins: 10,
 		ConnectBytes: 192 << 10, PendingBytes: 64 << 10, PendingHard: 256 << 10,
 		QueuedMessages: 256, QueuedBytes: 256 << 10, MaxConnections: 100_000,
 		CloseGrace: time.Second, KeepAliveTick: 500 * time.Millisecond,
