@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/weir-iot/weir/ingest/mqtt"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
@@ -36,33 +35,6 @@ func (f engineFollower) Next(ctx context.Context, max int) ([]*event.Event, uint
 	return batch, upto, err
 }
 
-// gatewayLog is the log as the MQTT gateway sees it.
-type gatewayLog struct{ *eventlog.Log }
-
-func (l gatewayLog) Append(ctx context.Context, e *event.Event, r mqtt.Receipt, token uint64) error {
-	return l.Log.Append(ctx, e, r, token)
-}
-
-func (l gatewayLog) Follow(o mqtt.FollowOptions) (mqtt.Follower, error) {
-	f, err := l.Log.Follow(eventlog.FollowOptions{Partition: o.Partition, After: o.After, Since: o.Since,
-		Filters: o.Filters, Mode: o.Mode, ToEnd: o.ToEnd})
-	if err != nil {
-		return nil, err
-	}
-	return gatewayFollower{f}, nil
-}
-
-type gatewayFollower struct{ *eventlog.Follower }
-
-func (f gatewayFollower) Next(ctx context.Context, max int) ([]*event.Event, uint64, error) {
-	batch, upto, err := f.Follower.Next(ctx, max)
-	var gap *eventlog.GapError
-	if errors.As(err, &gap) {
-		err = &mqtt.GapError{From: gap.From, To: gap.To}
-	}
-	return batch, upto, err
-}
-
 // bucket is a bucket as the rooms see it.
 type bucket struct{ *kv.Bucket }
 
@@ -85,4 +57,11 @@ func (b bucket) Scan(ctx context.Context, prefix string, fn func(rules.Entry) er
 
 func (b bucket) Watch(ctx context.Context, prefix string, fn func(rules.Entry)) error {
 	return b.Bucket.Watch(ctx, prefix, func(e kv.Entry) { fn(rules.Entry(e)) })
+}
+
+// destinationStore keeps HTTP destinations in a bucket.
+type destinationStore struct{ *kv.Bucket }
+
+func (s destinationStore) Scan(ctx context.Context, fn func(id string, value []byte, revision uint64) error) error {
+	return s.Bucket.Scan(ctx, "", func(e kv.Entry) error { return fn(e.Key, e.Value, e.Revision) })
 }

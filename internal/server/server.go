@@ -1,0 +1,396 @@
+// Package server joins the rooms into the running Weir: the log, the gateway,
+// the rules engine and its actions, the control API. It is the one place that
+// knows all of them; cmd/weir runs it, and tests do.
+//
+// A message's way through the rooms is in their own comments; New opens them in
+// the order of dependence, Run runs them, and what was started last ends first:
+// the gateway stops taking messages before the rules engine saves its
+// positions, and the log ends last.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-iot/weir/actions"
+	"github.com/weir-iot/weir/actions/awsenv"
+	webhook "github.com/weir-iot/weir/actions/http"
+	"github.com/weir-iot/weir/actions/s3/localstore"
+	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/ingest/mqtt"
+	"github.com/weir-iot/weir/internal/config"
+	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/internal/eventlog"
+	"github.com/weir-iot/weir/internal/kv"
+	"github.com/weir-iot/weir/internal/rulefolder"
+	"github.com/weir-iot/weir/internal/telemetry"
+	"github.com/weir-iot/weir/rules"
+)
+
+// Options are what a Server needs beside its configuration.
+type Options struct {
+	Config *config.Config
+	Dev    bool // weir dev: an S3 of its own, webhooks to loopback need no confirmation
+	Logger *slog.Logger
+
+	// RuleFile is told of each rule file of Config.RulesDir that was applied or
+	// refused, beside the log. May be nil.
+	RuleFile func(file string, applied *control.Applied, err error)
+
+	Now func() time.Time // nil: time.Now
+}
+
+// Server is one running Weir.
+type Server struct {
+	o        Options
+	cfg      *config.Config
+	logger   *slog.Logger
+	now      func() time.Time
+	registry *prometheus.Registry
+	build    telemetry.Build
+	started  time.Time
+	dataDir  string // absolute
+
+	log          *eventlog.Log
+	ca           *auth.CA
+	localS3      *localstore.Server // nil: AWS as the environment says
+	destinations *webhook.Destinations
+	language     *language
+	kinds        map[string]actions.Kind
+	env          actions.Env // what is the same for all actions
+	dead         deadLetters
+	store        *rules.Store
+	engine       *rules.Engine
+	gateway      *mqtt.Server
+	rules        *ruleService
+	folder       *rulefolder.Watcher // nil: none
+	api          *control.Server
+	apiListener  net.Listener
+
+	first     []uint64 // committed ends at the start
+	endpoints Endpoints
+	ready     chan struct{}
+	closers   []func() error // of what New opened and Run does not close, in order
+
+	mu       sync.Mutex // guards stopping
+	stopping bool
+}
+
+// New opens everything a Weir needs: folders, the log, listeners. Nothing is
+// served before Run. On an error nothing stays open.
+func New(ctx context.Context, o Options) (_ *Server, err error) {
+	s := &Server{o: o, cfg: o.Config, logger: o.Logger, now: o.Now, build: telemetry.ReadBuild(), ready: make(chan struct{})}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.started = s.now()
+	s.registry = telemetry.NewRegistry(s.build.Version)
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for _, open := range []func(context.Context) error{
+		s.openFolder,
+		s.openLog,
+		s.openCA,
+		s.openActions,
+		s.openRules,
+		s.openGateway,
+		s.openControl,
+		s.openRulesFolder,
+	} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends or a part fails; every goroutine it started has
+// ended on return.
+func (s *Server) Run(ctx context.Context) error {
+	parts := newStack(s.logger)
+	parts.start("log", s.log.Run)
+	if s.localS3 != nil {
+		parts.start("S3", s.localS3.Run)
+	}
+	parts.start("HTTP destinations", s.destinations.Run)
+	parts.start("rules engine", s.engine.Run)
+	parts.start("MQTT gateway", s.gateway.Run)
+	parts.start("control API", func(ctx context.Context) error { return s.api.Run(ctx, s.apiListener) })
+	if s.folder != nil {
+		parts.start("rules folder", s.watchRules)
+	}
+	if err := s.endpoints.write(s.dataDir); err != nil {
+		return errors.Join(err, parts.stop())
+	}
+	close(s.ready)
+	err := parts.wait(ctx)
+	s.logger.Info("stopped", "err", err)
+	return err
+}
+
+// Close lets go of what New opened, in reverse. Run must have returned, or not
+// have been called.
+func (s *Server) Close() error {
+	var all []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		all = append(all, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(all...)
+}
+
+// Ready is closed once everything is served.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Endpoints returns where the server can be reached.
+func (s *Server) Endpoints() Endpoints { return s.endpoints }
+
+func (s *Server) onClose(f func() error) { s.closers = append(s.closers, f) }
+
+func (s *Server) openFolder(context.Context) error {
+	dir, err := filepath.Abs(s.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	s.dataDir = dir
+	return nil
+}
+
+func (s *Server) openLog(ctx context.Context) error {
+	durability, ok := map[string]eventlog.Durability{"disk": eventlog.Disk, "os": eventlog.OS, "memory": eventlog.Memory}[s.cfg.Durability]
+	if !ok {
+		return fmt.Errorf("durability %q is not known", s.cfg.Durability)
+	}
+	log, err := eventlog.Open(ctx, eventlog.Options{
+		Dir: filepath.Join(s.dataDir, "log"), URL: s.cfg.NATS.URL, Creds: s.cfg.NATS.Creds,
+		Durability: durability, Partitions: s.cfg.Partitions,
+		MaxBytes: s.cfg.Events.MaxBytes, MaxAge: s.cfg.Events.MaxAge, MaxSubjects: s.cfg.Events.MaxSubjects,
+		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry,
+	})
+	if err != nil {
+		return portTaken("listen.nats", s.cfg.Listen.NATS, err)
+	}
+	s.log = log
+	s.onClose(log.Close)
+	s.first = make([]uint64, log.Partitions())
+	for p := range s.first {
+		s.first[p] = log.Committed(p)
+	}
+	if a := log.Addr(); a != "" {
+		s.endpoints.NATS = strings.TrimPrefix(a, "nats://")
+		s.endpoints.NATSCreds = filepath.Join(s.dataDir, "log", "nats-reader.creds")
+	}
+	return nil
+}
+
+func (s *Server) openCA(context.Context) error {
+	ca, err := auth.OpenCA(filepath.Join(s.dataDir, "ca"), s.cfg.TLS.Names, s.now)
+	if err != nil {
+		return err
+	}
+	s.ca = ca
+	s.endpoints.CAFile = ca.File()
+	s.endpoints.CertFile, s.endpoints.KeyFile, err = ownerCertificate(ca, s.dataDir, s.now())
+	return err
+}
+
+func (s *Server) openActions(ctx context.Context) error {
+	o := awsenv.Options{Region: s.cfg.Region}
+	if s.o.Dev {
+		local, err := localstore.Open(localstore.Options{Dir: filepath.Join(s.dataDir, "s3"), AutoBucket: true,
+			Logger: s.logger.With("room", "s3"), Now: s.now})
+		if err != nil {
+			return err
+		}
+		s.localS3 = local
+		o.LocalS3, o.NoMetadata = local, true
+		o.Credentials = aws.Credentials{AccessKeyID: "weir", SecretAccessKey: "weir", Source: "weir dev"}
+	}
+	b, err := kv.Open(ctx, s.log, kv.Config{Name: "destinations"})
+	if err != nil {
+		return err
+	}
+	policy := webhook.Policy{AllowPrivate: s.cfg.HTTP.AllowPrivate}
+	s.destinations, err = webhook.OpenDestinations(ctx, webhook.DestinationOptions{
+		Store: destinationStore{b}, AccountID: s.cfg.AccountID, Region: s.cfg.Region, EnableURL: s.cfg.HTTP.EnableURL,
+		Policy: policy, EnableLoopback: s.o.Dev && s.cfg.HTTP.AllowPrivate, Logger: s.logger.With("room", "actions"), Now: s.now,
+	})
+	if err != nil {
+		return err
+	}
+	limits := s.limits()
+	s.env = actions.Env{
+		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Publish: s.log.Publish, TopicLimits: limits.Topic(),
+		AWS: awsenv.New(o).Config, AllowPrivate: s.cfg.HTTP.AllowPrivate, Destinations: s.destinations,
+	}
+	s.kinds = installed()
+	s.dead, err = openDead(ctx, s)
+	return err
+}
+
+func (s *Server) openRules(ctx context.Context) error {
+	s.language = &language{accountID: s.cfg.AccountID}
+	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
+	if err != nil {
+		return err
+	}
+	positions, err := kv.Open(ctx, s.log, kv.Config{Name: "lanes"})
+	if err != nil {
+		return err
+	}
+	s.store = rules.NewStore(bucket{stored}, s.checkRule, s.ends, s.now)
+	s.engine, err = rules.New(rules.Options{
+		Log: engineLog{s.log}, Store: s.store, Positions: bucket{positions}, Language: s.language, Lanes: s.makeLane,
+		Owner: s.owner(), Logger: s.logger.With("room", "rules"), Now: s.now,
+	})
+	if err != nil {
+		return err
+	}
+	s.rules = &ruleService{s: s}
+	return s.registry.Register(s.engine)
+}
+
+// owner names this process in the leases of partitions. A data folder has one
+// process, which takes its own lease over at once after a crash; on a cluster
+// any process may come next.
+func (s *Server) owner() string {
+	if s.cfg.NATS.URL == "" {
+		return "embedded"
+	}
+	return ""
+}
+
+func (s *Server) ends() []uint64 {
+	ends := make([]uint64, s.log.Partitions())
+	for p := range ends {
+		ends[p] = s.log.Committed(p)
+	}
+	return ends
+}
+
+func (s *Server) limits() ingest.Limits {
+	if s.cfg.Limits == "relaxed" {
+		return ingest.Relaxed()
+	}
+	return ingest.AWS()
+}
+
+func (s *Server) openGateway(context.Context) error {
+	limits, safety := s.limits(), ingest.DefaultSafety()
+	safety.ConnectTimeout = s.cfg.Safety.ConnectTimeout
+	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
+	safety.FailedLogins = s.cfg.Safety.FailedLogins
+	safety.MaxConnections = s.cfg.Safety.Connections
+	gw, err := mqtt.New(mqtt.Options{
+		Log: mqtt.OnLog(s.log), Authenticator: &auth.Own{CA: s.ca}, Authorizer: auth.AllowAll{},
+		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
+		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
+		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
+	})
+	if err != nil {
+		return portTaken("listen.mqtt", s.cfg.Listen.MQTT, portTaken("listen.mqtts", s.cfg.Listen.MQTTS, err))
+	}
+	s.gateway = gw
+	s.onClose(func() error { gw.Close(); return nil })
+	if a := gw.Addr(auth.Plain); a != nil {
+		s.endpoints.MQTT = a.String()
+	}
+	if a := gw.Addr(auth.TLS); a != nil {
+		s.endpoints.MQTTS = a.String()
+	}
+	return nil
+}
+
+func (s *Server) openControl(context.Context) error {
+	token, err := control.OpenToken(s.dataDir)
+	if err != nil {
+		return err
+	}
+	o := control.Options{
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: s.dead,
+		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
+	}
+	if s.cfg.Debug.Pprof {
+		o.Profiles = telemetry.Profiles()
+	}
+	if s.api, err = control.New(o); err != nil {
+		return err
+	}
+	if s.apiListener, err = net.Listen("tcp", s.cfg.Listen.API); err != nil {
+		return portTaken("listen.api", s.cfg.Listen.API, err)
+	}
+	s.onClose(func() error { s.apiListener.Close(); return nil })
+	if !config.Loopback(s.cfg.Listen.API) {
+		s.logger.Warn("the control API can be reached from other machines and has no TLS: put a proxy with TLS in front of it", "listen.api", s.cfg.Listen.API)
+	}
+	s.endpoints.PID = os.Getpid()
+	s.endpoints.DataDir = s.dataDir
+	s.endpoints.API = "http://" + s.apiListener.Addr().String()
+	s.endpoints.TokenFile = filepath.Join(s.dataDir, control.TokenFile)
+	s.onClose(func() error { return os.Remove(filepath.Join(s.dataDir, EndpointsFile)) })
+	return nil
+}
+
+// healthy is asked by /healthz.
+func (s *Server) healthy(context.Context) error {
+	select {
+	case <-s.ready:
+	default:
+		return errors.New("starting")
+	}
+	return s.log.Ready()
+}
+
+// PortError says that a listener's port is taken.
+type PortError struct {
+	Key  string // of the configuration
+	Addr string
+	Err  error
+}
+
+func (e *PortError) Error() string {
+	return fmt.Sprintf("%s is in use by another process (%s)", e.Addr, e.Key)
+}
+func (e *PortError) Unwrap() error { return e.Err }
+
+func portTaken(key, addr string, err error) error {
+	var taken *PortError
+	if err == nil || errors.As(err, &taken) || addr == "" {
+		return err
+	}
+	// The embedded NATS server says it in words only.
+	if !errors.Is(err, syscall.EADDRINUSE) && !strings.Contains(err.Error(), "address already in use") {
+		return err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil && !sameAddr(op.Addr.String(), addr) {
+		return err
+	}
+	return &PortError{Key: key, Addr: addr, Err: errs.E("server", errs.Unavailable, err)}
+}
+
+func sameAddr(bound, asked string) bool {
+	_, p1, err1 := net.SplitHostPort(bound)
+	_, p2, err2 := net.SplitHostPort(asked)
+	return err1 == nil && err2 == nil && p1 == p2
+}
