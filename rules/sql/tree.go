@@ -14,14 +14,14 @@ type Statement struct {
 	// Filter is the topic filter after FROM, as written; HasFrom is false where
 	// the statement has none (it is then reached by Basic Ingest only).
 	Filter     string
-	FilterSpan Span
+	FilterSpan Span // within the quotes
 	HasFrom    bool
 }
 
 // Assignment is one variable of a SET clause.
 type Assignment struct {
 	Name     string // without the @
-	NameSpan Span
+	NameSpan Span   // with the @
 	Value    Expr
 }
 
@@ -31,6 +31,9 @@ type Select struct {
 	Value bool // SELECT VALUE: the one item itself, not an object
 	Items []Item
 	From  Expr // of a nested query: *Path, *Var, *Star or another expression; nil at the top
+	// As names the current item of a nested query: with FROM levels AS lv, the
+	// path lv is the item itself and lv.a its member a. "": not named.
+	As    string
 	Where Expr // nil: none
 }
 
