@@ -104,6 +104,12 @@ func (c *Client) Redrive(ctx context.Context, r RedriveRequest) (*Redriven, erro
 // Tail calls fn for each line, until the tail or ctx ends. raw is the line as
 // it came, without its end.
 func (c *Client) Tail(ctx context.Context, o TailOptions, fn func(l *TailLine, raw []byte) error) error {
+	return c.TailOpened(ctx, o, func() {}, fn)
+}
+
+// TailOpened is Tail and calls opened once the server has begun to read: what is
+// committed after that is not missed.
+func (c *Client) TailOpened(ctx context.Context, o TailOptions, opened func(), fn func(l *TailLine, raw []byte) error) error {
 	q := url.Values{"follow": {strconv.FormatBool(o.Follow)}}
 	if o.Filter != "" {
 		q.Set("filter", o.Filter)
@@ -119,6 +125,7 @@ func (c *Client) Tail(ctx context.Context, o TailOptions, fn func(l *TailLine, r
 		return err
 	}
 	defer resp.Body.Close()
+	opened()
 	s := bufio.NewScanner(resp.Body)
 	s.Buffer(nil, 32<<20)
 	for s.Scan() {

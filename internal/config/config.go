@@ -76,6 +76,7 @@ type Retry struct {
 // HTTP is about webhooks.
 type HTTP struct {
 	AllowPrivate bool
+	EnableURL    string
 }
 
 // Safety bounds what a stranger can cost, whatever Limits and Rates say.
@@ -174,6 +175,14 @@ func loopback(addr string) bool {
 // Loopback reports whether the address in key listen.api and its like stays on
 // this machine.
 func Loopback(addr string) bool { return loopback(addr) }
+
+func checkURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("expected http://host or https://host, found %q", s)
+	}
+	return nil
+}
 
 func checkNATSURL(s string) error {
 	for part := range strings.SplitSeq(s, ",") {

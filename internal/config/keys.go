@@ -81,6 +81,8 @@ var Keys = []Key{
 
 	boolean("http.allow_private", "false", func(c *Config) *bool { return &c.HTTP.AllowPrivate },
 		"Allow webhooks to private and loopback addresses, and plain http. Off, the address is checked when it is dialled.").dev("true"),
+	text("http.enable_url", "URL", "", func(c *Config) *string { return &c.HTTP.EnableURL }, optional(checkURL),
+		"Where the owner of a webhook confirms it, as it is reached from outside: a proxy in front of the control API. The path /confirmdestination/<token> is added. Empty: confirm with `weir destination confirm TOKEN`."),
 
 	duration("safety.connect_timeout", "10s", time.Second, 5*time.Minute, func(c *Config) *time.Duration { return &c.Safety.ConnectTimeout },
 		"From accepting a connection to a complete CONNECT, TLS included."),

@@ -110,3 +110,9 @@ func (s *Store) reopen() error {
 	s.mu.Unlock()
 	return nil
 }
+
+// Ready returns why the store takes nothing now; nil: it does.
+func (s *Store) Ready() error {
+	_, broken, _ := s.state()
+	return broken
+}
