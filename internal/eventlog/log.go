@@ -182,7 +182,6 @@ func (l *Log) open() error {
 			Name:        p.stream,
 			Subjects:    []string{subjectRoot + strconv.Itoa(i) + ".>"},
 			Description: "Weir's events, partition " + strconv.Itoa(i),
-			MaxBytes:    maxBytes,
 			Metadata:    map[string]string{metaPartitions: strconv.Itoa(l.o.Partitions)},
 		})
 		if err != nil {

@@ -38,7 +38,6 @@ const (
 
 const (
 	maxBatchBytes = MaxUnitBytes
-	plainBelow    = 13   // below this many waiting, plain publishes beat a batch under Disk
 	maxPlain      = 2000 // messages of a pipelined group where batches do not pay
 )
 
@@ -69,10 +68,8 @@ type AppenderConfig[T Unit] struct {
 // Appender is the one writer of a stream in this process. What arrives while a
 // commit is outstanding forms the next one.
 type Appender[T Unit] struct {
-	c     AppenderConfig[T]
-	s     *Store
-	noun  string
-	start sync.Once
+	c AppenderConfig[T]
+	s *Store
 
 	mu     sync.Mutex // guards the queue
 	queue  []T
@@ -82,24 +79,25 @@ type Appender[T Unit] struct {
 	closed bool
 
 	// Of the goroutine of Run.
-	conn    *conn
-	gen     uint64
-	prefix  string // of batch ids; new with every connection
-	batches uint64
-	buf     []byte // what is written
-	hdr     []byte
-	ends    []byte
-	units   []T
-	results []Result
-	used    int64 // bytes of the stream, an upper estimate
-	looked  int64 // used when the free space was last read
-	slow    bool  // one at a time: the stream is nearly full
+	conn     *conn
+	gen      uint64
+	prefix   string // of batch ids; new with every connection
+	batches  uint64
+	buf      []byte // what is written
+	hdr      []byte
+	ends     []byte
+	units    []T
+	results  []Result
+	used     int64     // bytes of the stream, an upper estimate
+	measured time.Time // when used was last read from the stream
+	looked   int64     // used when the free space was last read
+	pace     pace
 }
 
 // NewAppender returns an appender for a stream made by Ensure. Run must be
 // running for Append to end.
 func NewAppender[T Unit](s *Store, c AppenderConfig[T]) *Appender[T] {
-	return &Appender[T]{c: c, s: s, wake: make(chan struct{}, 1)}
+	return &Appender[T]{c: c, s: s, wake: make(chan struct{}, 1), pace: newPace()}
 }
 
 // Append queues u. It blocks while the queue is full.
@@ -180,7 +178,9 @@ func (a *Appender[T]) Run(ctx context.Context) error {
 			return nil
 		}
 		a.take()
+		began := time.Now()
 		a.commit()
+		a.linger(time.Since(began))
 	}
 }
 
@@ -241,13 +241,21 @@ func (a *Appender[T]) commit() {
 		a.tell(units, res, true)
 		return
 	}
-	failed := false
-	if a.c.Admit != nil {
-		for i := range units {
-			if err := a.c.Admit(&units[i]); err != nil {
-				res[i].Err, failed = err, true
-			}
+	failed, size := false, int64(0)
+	for i := range units {
+		u := &units[i]
+		var err error
+		if a.c.Admit != nil {
+			err = a.c.Admit(u)
 		}
+		if err == nil {
+			err = a.fits(u, size)
+		}
+		if err != nil {
+			res[i].Err, failed = err, true
+			continue
+		}
+		size += int64((*u).Size() + (*u).Len()*perRecord)
 	}
 	if failed {
 		// A refused unit takes along what its owner has behind it.
@@ -381,13 +389,32 @@ func (a *Appender[T]) ready() error {
 	return nil
 }
 
-// near reports whether the stream is so full that a group could be stored in
-// part; then units go one by one.
-func (a *Appender[T]) near(size int) bool {
-	if a.c.MaxBytes <= 0 {
-		return false
+// perRecord is what the store adds to a message: its record's frame and the
+// headers of a batch; rather too much than too little.
+const perRecord = 100
+
+// fits refuses a unit that would take the stream over its byte limit. The
+// limit is kept here and not by the stream: a stream with a byte limit that
+// refuses new messages goes over all subjects of a batch for each of its
+// messages, and one that runs into a limit half way through a commit does not
+// answer.
+func (a *Appender[T]) fits(u *T, before int64) error {
+	need := int64((*u).Size() + (*u).Len()*perRecord)
+	if a.c.MaxBytes <= 0 || a.used+before+need <= a.c.MaxBytes {
+		return nil
 	}
-	return a.used+int64(size)+1<<20 > a.c.MaxBytes
+	if time.Since(a.measured) > 100*time.Millisecond {
+		// Trimming may have made room.
+		st, err := a.s.State(a.c.Stream)
+		if err != nil {
+			return errs.E("jet.Append", errs.Unavailable, err)
+		}
+		a.used, a.measured = int64(st.Bytes), time.Now()
+		if a.used+before+need <= a.c.MaxBytes {
+			return nil
+		}
+	}
+	return errs.Errorf("jet.Append", errs.Quota, "the stream %s holds %d bytes, the limit", a.c.Stream, a.c.MaxBytes)
 }
 
 // write appends units and fills res. On an unknown outcome the connection is
@@ -401,25 +428,37 @@ func (a *Appender[T]) write(units []T, res []Result) {
 		messages += n
 		size += units[i].Size()
 	}
-	if a.near(size) {
-		a.measure()
-		if a.near(size) {
-			a.each(units, res)
-			return
-		}
-	}
 	switch {
-	case !single || messages >= plainBelow && a.s.o.Durability == Disk:
+	case !single:
 		a.batch(units, res, messages, size)
-	default:
+	case a.s.o.Durability != Disk:
+		// Without a sync to share, pipelined publishes cost half of a batch.
 		a.plain(units, res, size)
+	case a.pace.batchPays(messages):
+		began := time.Now()
+		if a.batch(units, res, messages, size) {
+			a.pace.batchTook(messages, time.Since(began))
+		}
+	default:
+		began := time.Now()
+		if a.plain(units, res, size) {
+			a.pace.plainTook(messages, time.Since(began))
+		}
 	}
 }
 
-// measure reads how full the stream is.
-func (a *Appender[T]) measure() {
-	if st, err := a.s.State(a.c.Stream); err == nil {
-		a.used = int64(st.Bytes)
+// linger waits a moment for publishers that have just got their
+// acknowledgement to come back, so that those of one group stay one group: two
+// half groups in turn cost twice the syncs. It waits at most an eighth of what
+// the commit took.
+func (a *Appender[T]) linger(took time.Duration) {
+	if a.s.o.Durability != Disk || len(a.units) < 2 || a.conn == nil {
+		return
+	}
+	limit := time.Now().Add(min(took/8, 500*time.Microsecond))
+	want := min(len(a.units)+a.Waiting(), MaxUnit)
+	for a.Waiting() < want && time.Now().Before(limit) {
+		time.Sleep(30 * time.Microsecond)
 	}
 }
 
@@ -451,16 +490,17 @@ func (a *Appender[T]) each(units []T, res []Result) {
 
 // batch appends units as one atomic batch. Where the store refuses it, halves
 // are tried, so that only the offender fails.
-func (a *Appender[T]) batch(units []T, res []Result, messages, size int) {
-	if a.oneBatch(units, res, messages, size) || a.conn == nil {
-		return
+// It reports whether all went in at once.
+func (a *Appender[T]) batch(units []T, res []Result, messages, size int) bool {
+	if a.oneBatch(units, res, messages, size) {
+		return a.conn != nil
 	}
-	if len(units) == 1 {
-		return
+	if a.conn == nil || len(units) == 1 {
+		return false
 	}
-	if len(units) <= plainBelow {
+	if len(units) <= 8 {
 		a.each(units, res)
-		return
+		return false
 	}
 	half := len(units) / 2
 	for _, r := range [2][2]int{{0, half}, {half, len(units)}} {
@@ -485,6 +525,7 @@ func (a *Appender[T]) batch(units []T, res []Result, messages, size int) {
 			a.batch(us, rs, n, s)
 		}
 	}
+	return false
 }
 
 // oneBatch writes one atomic batch and reads its answer. It reports false
@@ -551,7 +592,7 @@ func (a *Appender[T]) oneBatch(units []T, res []Result, messages, size int) bool
 			seq += uint64(units[i].Len())
 			res[i] = Result{Seq: seq}
 		}
-		a.used += int64(size) + int64(messages)*90
+		a.used += int64(size + messages*perRecord)
 		return true
 	}
 }
@@ -566,8 +607,9 @@ func appendBody(b, h, payload []byte) []byte {
 	return append(append(b, payload...), '\r', '\n')
 }
 
-// plain pipelines single-message units, each acknowledged by itself.
-func (a *Appender[T]) plain(units []T, res []Result, size int) {
+// plain pipelines single-message units, each acknowledged by itself. It reports
+// whether all went in.
+func (a *Appender[T]) plain(units []T, res []Result, size int) bool {
 	b := a.buf[:0]
 	first := a.conn.next + 1
 	for i := range units {
@@ -581,21 +623,21 @@ func (a *Appender[T]) plain(units []T, res []Result, size int) {
 		b = appendBody(b, a.hdr, (*u).Payload(0))
 		if len(b) >= 64<<10 {
 			if !a.send(b, units, res) {
-				return
+				return false
 			}
 			b = b[:0]
 		}
 	}
 	a.buf = b
 	if len(b) > 0 && !a.send(b, units, res) {
-		return
+		return false
 	}
-	gone := error(nil)
+	gone, refused := error(nil), false
 	for left := len(units); left > 0; {
 		f, err := a.answer()
 		if err != nil {
 			a.unknown(units, res, err)
-			return
+			return false
 		}
 		n, err := strconv.ParseUint(string(a.conn.tokenOf(f)), 36, 64)
 		if err != nil || n < first || n-first >= uint64(len(units)) {
@@ -604,7 +646,7 @@ func (a *Appender[T]) plain(units []T, res []Result, size int) {
 		left--
 		ack, err := parseAck(f)
 		if err != nil {
-			res[n-first] = Result{Err: refusal(err)}
+			res[n-first], refused = Result{Err: refusal(err)}, true
 			if storeGone(err) {
 				gone = err
 			}
@@ -612,12 +654,13 @@ func (a *Appender[T]) plain(units []T, res []Result, size int) {
 		}
 		res[n-first] = Result{Seq: ack.seq}
 	}
-	a.used += int64(size) + int64(len(units))*40
+	a.used += int64(size + len(units)*perRecord)
 	if gone != nil {
 		a.unknown(units, res, gone)
-		return
+		return false
 	}
 	a.spread(units, res)
+	return !refused
 }
 
 // send writes b; where that fails the outcome of all units is unknown.

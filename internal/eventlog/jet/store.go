@@ -364,7 +364,6 @@ type StreamConfig struct {
 	Name        string
 	Subjects    []string
 	Description string
-	MaxBytes    int64 // 0: unlimited
 	PerSubject  int64 // messages kept of each subject; 0: all
 	Metadata    map[string]string
 }
@@ -437,9 +436,7 @@ func (s *Store) config(c StreamConfig, replicas int) server.StreamConfig {
 		MaxConsumers: -1, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPer: -1,
 		AllowDirect: true, AllowAtomicPublish: true, Duplicates: time.Second,
 	}
-	if c.MaxBytes > 0 {
-		sc.MaxBytes = c.MaxBytes
-	}
+	// No byte limit; see Appender.fits.
 	if c.PerSubject > 0 {
 		// What lies beyond the last ones of a subject goes; a purge or delete by
 		// hand would be undone by a crash, so the stream refuses them.
