@@ -138,6 +138,8 @@ type session struct {
 	held     atomic.Uint64 // lowest position that a restart would read from
 	next     atomic.Pointer[table]
 
+	stop context.CancelCauseFunc // ends the session
+
 	wakeMu  sync.Mutex
 	wakeCtx context.Context // ends to call the worker away from waiting for events
 	wakeUp  context.CancelFunc
@@ -222,6 +224,8 @@ func newSession(p *partition, rec record, rev uint64) *session {
 
 // run serves the partition until ctx ends or the lease is lost.
 func (s *session) run(ctx context.Context) error {
+	ctx, s.stop = context.WithCancelCause(ctx)
+	defer s.stop(nil)
 	readersCtx, stopReaders := context.WithCancel(ctx)
 	deliverersCtx, stopDeliverers := context.WithCancel(context.WithoutCancel(ctx))
 	s.readersCtx, s.deliverersCtx = readersCtx, deliverersCtx
@@ -347,6 +351,13 @@ func (s *session) prepare(known map[uint64]*version) (changed <-chan struct{}) {
 		done := s.done[rev]
 		s.mu.Unlock()
 		if done {
+			continue
+		}
+		if live[rev] {
+			// Its closed record has come, what replaces it has not.
+			if n.closed {
+				t.closed[known[rev]] = n.stored.End
+			}
 			continue
 		}
 		live[rev] = true
@@ -577,7 +588,7 @@ func (s *session) save(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		before := s.rev
 		err := s.write(ctx, time.Since(written) >= s.e.o.LeaseTTL/3)

@@ -2,9 +2,9 @@ package rules
 
 import (
 	"context"
-	"time"
 
 	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules/lane"
 )
@@ -38,7 +38,7 @@ func (g *Gap) Error() string { return "events were trimmed before they were read
 
 // Language compiles statements.
 type Language interface {
-	// Compile finds every static mistake. Its error says where: see Located.
+	// Compile finds every static mistake. Its error says where: see Problem.
 	Compile(r *Rule) (Program, error)
 	// NewMachine returns scratch space for evaluation, for one goroutine.
 	NewMachine() Machine
@@ -74,24 +74,13 @@ type LaneSpec struct {
 // LaneMaker makes a lane. It connects to nothing and starts no goroutine.
 type LaneMaker func(ctx context.Context, s LaneSpec) (lane.Lane, error)
 
-// Entry is one key of a bucket.
-type Entry struct {
-	Key      string
-	Value    []byte
-	Revision uint64
-	Time     time.Time
-}
+// Entry and Change are a bucket's words.
+type (
+	Entry  = kv.Entry
+	Change = kv.Change
+)
 
-// Change is one key's part in a Commit. Expected 0: the key must be absent; Any:
-// whatever it is.
-type Change struct {
-	Key      string
-	Value    []byte // nil clears
-	Expected uint64
-	Any      bool
-}
-
-// Bucket is a key-value bucket, see package kv.
+// Bucket is what the engine needs of a kv.Bucket.
 type Bucket interface {
 	Get(ctx context.Context, key string) (Entry, error)
 	Update(ctx context.Context, key string, value []byte, expected uint64) (uint64, error)

@@ -48,6 +48,9 @@ func (w *worker) run(ctx context.Context) {
 		batch, upto, err := f.Next(s.waiting(), batchMax)
 		var gap *Gap
 		switch {
+		case err == nil && upto < w.at:
+			s.stop(errBack)
+			return
 		case err == nil:
 			for _, ev := range batch {
 				w.event(ev)
@@ -67,6 +70,10 @@ func (w *worker) run(ctx context.Context) {
 		w.settle()
 	}
 }
+
+// errBack ends a session whose log has lost its unsynced tail: the sequences
+// behind the new end are used again, so every position is read and clamped anew.
+var errBack = errors.New("the log's end has moved back")
 
 func (w *worker) reach(upto uint64) {
 	if upto > w.at {
