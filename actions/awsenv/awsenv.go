@@ -20,6 +20,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/weir-iot/weir/internal/errs"
 )
@@ -48,7 +49,10 @@ type LocalS3 interface {
 }
 
 // localS3Host is the name LocalS3 is dialled by; localstore answers to no other.
-const localS3Host = "s3.weir.internal"
+const (
+	localS3Host = "s3.weir.internal"
+	localS3URL  = "http://" + localS3Host
+)
 
 // Env loads the environment once, at its first use. It is safe for concurrent
 // use.
@@ -90,6 +94,7 @@ func (e *Env) Config(ctx context.Context) (aws.Config, error) {
 		config.WithRetryMaxAttempts(1),
 		config.WithHTTPClient(client),
 		config.WithAppID("weir"),
+		config.WithLogger(logging.Nop{}), // the SDK's own writes to stderr
 	}
 	if e.o.NoMetadata {
 		load = append(load, config.WithEC2IMDSClientEnableState(imds.ClientDisabled))
@@ -119,7 +124,19 @@ func (e *Env) dialLocal(next func(context.Context, string, string) (net.Conn, er
 type localEndpoint struct{}
 
 func (localEndpoint) GetServiceBaseEndpoint(_ context.Context, sdkID string) (string, bool, error) {
-	return "http://" + localS3Host, sdkID == "S3", nil
+	return localS3URL, sdkID == "S3", nil
+}
+
+// LocalEndpoint returns the address of LocalS3 where cfg points S3 there, else
+// nil. S3 clients set it where the SDK found no endpoint: it does not ask the
+// sources when AWS_ENDPOINT_URL is set, and that includes to nothing.
+func LocalEndpoint(cfg aws.Config) *string {
+	for _, s := range cfg.ConfigSources {
+		if _, ok := s.(localEndpoint); ok {
+			return aws.String(localS3URL)
+		}
+	}
+	return nil
 }
 
 // credentials asks the environment first. It marks its own failures, so that

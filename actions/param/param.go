@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-iot/weir/actions"
 	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/rules/sql"
 )
 
 // Text is a field's text, with or without substitution templates. The zero Text
@@ -37,7 +38,12 @@ func Compile(env actions.Env, src string, path ...string) (Text, error) {
 	}
 	tpl, err := env.Template(src)
 	if err != nil {
-		return t, &actions.FieldError{Path: path, Offset: offset(err), Msg: err.Error(), Err: err}
+		fe := &actions.FieldError{Path: path, Offset: -1, Msg: err.Error(), Err: err}
+		var at *sql.Error
+		if errors.As(err, &at) {
+			fe.Offset, fe.Msg, fe.Hint = at.Span.From, at.Msg, at.Hint
+		}
+		return t, fe
 	}
 	if text, ok := tpl.Literal(); ok {
 		t.src = text
@@ -45,15 +51,6 @@ func Compile(env actions.Env, src string, path ...string) (Text, error) {
 		t.template = tpl
 	}
 	return t, nil
-}
-
-// offset finds the byte an error of the template's grammar points at.
-func offset(err error) int {
-	var at interface{ Offset() int }
-	if errors.As(err, &at) {
-		return at.Offset()
-	}
-	return -1
 }
 
 // Literal returns the text where it has no substitution template.

@@ -189,6 +189,9 @@ func (a *action) connect(ctx context.Context) (*awss3.Client, error) {
 	a.client = awss3.NewFromConfig(cfg, func(o *awss3.Options) {
 		o.Retryer = aws.NopRetryer{} // the lane retries
 		o.DisableLogOutputChecksumValidationSkipped = true
+		if o.BaseEndpoint == nil {
+			o.BaseEndpoint = awsenv.LocalEndpoint(cfg)
+		}
 		if o.BaseEndpoint != nil {
 			// Not Amazon's: few others serve buckets as host names or read checksums
 			// that trail the body.
