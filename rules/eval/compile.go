@@ -61,6 +61,7 @@ func Compile(stmt *sql.Statement, o Options) (*Program, []sql.Error, error) {
 	if c.err != nil {
 		return nil, nil, c.err
 	}
+	p.variables = c.vars
 	c.finish(&p.code)
 	return p, c.warnings, nil
 }
