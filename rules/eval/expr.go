@@ -721,7 +721,7 @@ func (m *Machine) enter(f *frame, v Value, sh *shape, slots int) {
 	}
 	f.doc = textBytes(v.s)
 	f.reset(slots)
-	x := extract{scan: scan{b: f.doc}, refs: f.refs}
+	x := scan{b: f.doc, refs: f.refs}
 	if m.work(len(f.doc)) {
 		x.object(0, maxDepth+1, sh)
 	}
@@ -755,10 +755,121 @@ func operand(x node) cond {
 		return &bothHold{operand(x.x), operand(x.y)}
 	case *or:
 		return &oneHolds{operand(x.x), operand(x.y)}
+	case *order:
+		if c := newOrderConst(x); c != nil {
+			return c
+		}
+	case *equal:
+		if p, ok := x.x.(*path); ok {
+			if k, ok := x.y.(*constant); ok && k.v.kind == String {
+				return &equalText{p: p, text: k.v.s, x: x}
+			}
+		}
 	case *constant, *path, *member, *variable, *call, *cast, *subquery, *choose, *chooseIf, *add, star, *itemName:
 		return becomesTrue{x}
 	}
 	return isTrue{x}
+}
+
+// equalText is member = 'text', on the JSON as it stands.
+type equalText struct {
+	p    *path
+	text string
+	x    *equal
+}
+
+func (c *equalText) holds(m *Machine) bool {
+	f := m.frame
+	if f.built {
+		return c.x.eval(m).True()
+	}
+	r := f.refs[c.p.slot]
+	if r.to == 0 {
+		return false
+	}
+	if b := f.doc[r.from:r.to]; !r.escaped && b[0] == '"' {
+		return (string(b[1:len(b)-1]) == c.text) != c.x.differ
+	}
+	return c.x.eval(m).True()
+}
+
+// orderConst compares a member with a small number, on the JSON as it stands.
+type orderConst struct {
+	p *path
+	x *order
+	// limits[k] is the number × 10^k, for as many k as fit; below first it is no
+	// whole number.
+	limits []int64
+	first  int
+}
+
+func newOrderConst(x *order) cond {
+	p, ok1 := x.x.(*path)
+	k, ok2 := x.y.(*constant)
+	if !ok1 || !ok2 {
+		return nil
+	}
+	v := k.v.ToNum(x.ver)
+	if v.kind == Undefined || v.p != nil {
+		return nil
+	}
+	c := &orderConst{p: p, x: x, first: -int(v.exp)}
+	for e := range 10 {
+		switch {
+		case e < c.first:
+			c.limits = append(c.limits, 0)
+			continue
+		case e+int(v.exp) >= len(pow10):
+			return c
+		}
+		n, ok := mul64(v.n, pow10[e+int(v.exp)])
+		if !ok {
+			return c
+		}
+		c.limits = append(c.limits, n)
+	}
+	return c
+}
+
+func (c *orderConst) holds(m *Machine) bool {
+	f := m.frame
+	if f.built {
+		return c.x.eval(m).True()
+	}
+	r := f.refs[c.p.slot]
+	if r.to == 0 {
+		return false
+	}
+	b := f.doc[r.from:r.to]
+	if len(b) > 18 {
+		return c.x.eval(m).True()
+	}
+	n, places, point := int64(0), 0, 0
+	for i, d := range b {
+		switch {
+		case d-'0' <= 9:
+			n = n*10 + int64(d-'0')
+			places += point
+		case d == '.':
+			point = 1
+		case d == '-' && i == 0:
+		default:
+			return c.x.eval(m).True()
+		}
+	}
+	if b[0] == '-' {
+		n = -n
+	}
+	if places < c.first || places >= len(c.limits) {
+		return c.x.eval(m).True()
+	}
+	switch limit := c.limits[places]; {
+	case n < limit:
+		return c.x.less
+	case n > limit:
+		return c.x.more
+	}
+	return c.x.same
 }
 
 type isTrue struct{ x node }

@@ -16,8 +16,9 @@ const maxDepth = 64
 // is kept but positions.
 type scan struct {
 	b     []byte
-	messy bool // what was passed is not the compact text it would be written as
-	high  bool // there is a byte above 0x7f somewhere
+	messy bool  // what was passed is not the compact text it would be written as
+	high  bool  // there is a byte above 0x7f somewhere
+	refs  []ref // the places of the members that a shape names
 }
 
 // Classes of bytes.
@@ -60,20 +61,29 @@ const (
 // after the closing one, or -1, and whether there are escapes in it.
 func (s *scan) str(i int) (end int, escaped bool) {
 	b := s.b
-	for {
-		for i+8 <= len(b) {
-			w := binary.LittleEndian.Uint64(b[i:])
-			q := w ^ lows*'"'
-			e := w ^ lows*'\\'
-			// The lowest set bit is exact; borrows only reach above it.
-			hit := ((w - lows*0x20) | (q - lows) | (e - lows) | w) & highs
-			if hit == 0 {
-				i += 8
-				continue
-			}
-			i += bits.TrailingZeros64(hit) >> 3
-			break
+	for i+8 <= len(b) {
+		w := binary.LittleEndian.Uint64(b[i:])
+		q, e := w^lows*'"', w^lows*'\\'
+		// The lowest bit set is exact: borrows only reach above it.
+		hit := ((w - lows*' ') | (q - lows) | (e - lows) | w) & highs
+		if hit == 0 {
+			i += 8
+			continue
 		}
+		i += bits.TrailingZeros64(hit) >> 3
+		if b[i] == '"' {
+			return i + 1, false
+		}
+		break
+	}
+	return s.strSlow(i)
+}
+
+// strSlow is str from i on, where there is no more than the end of the text, or
+// something that needs a look.
+func (s *scan) strSlow(i int) (end int, escaped bool) {
+	b := s.b
+	for {
 		for uint(i) < uint(len(b)) && class[b[i]]&isString != 0 {
 			i++
 		}
@@ -139,18 +149,21 @@ func (s *scan) number(i int) int {
 		}
 		s.messy = s.messy || b[i] == '0'
 	}
-	switch {
-	case b[i] == '0':
-		i++
-	case b[i]-'1' <= 8:
-		i++
+	first := b[i]
+	if first-'0' > 9 {
+		return -1
+	}
+	i++
+	if first != '0' {
 		for uint(i) < uint(len(b)) && b[i]-'0' <= 9 {
 			i++
 		}
-	default:
-		return -1
 	}
-	if uint(i) < uint(len(b)) && b[i] == '.' {
+	if uint(i) >= uint(len(b)) || numberEnd[b[i]] {
+		s.messy = s.messy || i-start > digits
+		return i
+	}
+	if b[i] == '.' {
 		i++
 		at := i
 		for uint(i) < uint(len(b)) && b[i]-'0' <= 9 {
@@ -179,6 +192,9 @@ func (s *scan) number(i int) int {
 	return i
 }
 
+// numberEnd tells the bytes that end a number which is well so far.
+var numberEnd = [256]bool{',': true, '}': true, ']': true, ' ': true, '\n': true, '\r': true, '\t': true}
+
 func (s *scan) word(i int, w string) int {
 	if len(s.b)-i >= len(w) && string(s.b[i:i+len(w)]) == w {
 		return i + len(w)
@@ -204,37 +220,7 @@ func (s *scan) value(i, depth int) int {
 	case 'n':
 		return s.word(i, "null")
 	case '{':
-		if depth == 0 {
-			return -1
-		}
-		i = s.space(i + 1)
-		if uint(i) < uint(len(b)) && b[i] == '}' {
-			return i + 1
-		}
-		for {
-			if uint(i) >= uint(len(b)) || b[i] != '"' {
-				return -1
-			}
-			if i, _ = s.str(i + 1); i < 0 {
-				return -1
-			}
-			if i = s.space(i); uint(i) >= uint(len(b)) || b[i] != ':' {
-				return -1
-			}
-			if i = s.value(s.space(i+1), depth-1); i < 0 {
-				return -1
-			}
-			if i = s.space(i); uint(i) >= uint(len(b)) {
-				return -1
-			}
-			if b[i] == '}' {
-				return i + 1
-			}
-			if b[i] != ',' {
-				return -1
-			}
-			i = s.space(i + 1)
-		}
+		return s.object(i, depth, nil)
 	case '[':
 		if depth == 0 {
 			return -1
