@@ -21,13 +21,13 @@ var collectionFunctions = []Function{
 				if args[1].Kind() != String {
 					return Value{}
 				}
-				return args[0].Member(args[1].Str())
+				return args[0].member(args[1].Str())
 			case Array:
 				i, ok := clampInt(c, args[1], -1, 1<<40)
 				if !ok {
 					return Value{}
 				}
-				return args[0].Index(i)
+				return args[0].index(i)
 			case String:
 				s := args[0].Str()
 				i, ok := clampInt(c, args[1], -1, int64(len(s)))
