@@ -27,7 +27,7 @@ func installed() map[string]actions.Kind {
 
 // newAction makes an action of r. It validates all of it and connects to
 // nothing.
-func (s *Server) newAction(ctx context.Context, r *rules.Rule, p *program, a *rules.Action, errorAction bool) (actions.Action, actions.Spec, error) {
+func (s *Server) newAction(ctx context.Context, r *rules.Rule, p rules.SQLProgram, a *rules.Action, errorAction bool) (actions.Action, actions.Spec, error) {
 	const op = "rules.check"
 	k, ok := s.kinds[a.Kind]
 	if !ok {
@@ -71,12 +71,12 @@ func (s *Server) makeLane(ctx context.Context, spec rules.LaneSpec) (lane.Lane, 
 		Logger: s.logger.With("room", "actions", "rule", r.Name, "action", a.Kind), Now: s.now,
 	}
 	var err error
-	if o.Action, o.Spec, err = s.newAction(ctx, r, spec.Program.(*program), a, false); err != nil {
+	if o.Action, o.Spec, err = s.newAction(ctx, r, spec.Program.(rules.SQLProgram), a, false); err != nil {
 		return nil, err
 	}
 	if e := r.ErrorAction; e != nil {
 		o.ErrorKind = e.Kind
-		if o.ErrorAction, o.ErrorSpec, err = s.newAction(ctx, r, spec.Program.(*program), e, true); err != nil {
+		if o.ErrorAction, o.ErrorSpec, err = s.newAction(ctx, r, spec.Program.(rules.SQLProgram), e, true); err != nil {
 			return nil, errors.Join(err, o.Action.Close(ctx))
 		}
 	}

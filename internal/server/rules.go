@@ -91,8 +91,7 @@ func (r *ruleService) Apply(ctx context.Context, file string, document []byte, d
 		return nil, err
 	}
 	out := &control.Applied{Name: rule.Name, Result: "valid"}
-	_, warnings, _ := r.s.language.compile(rule) // its error comes again from check or Apply
-	for _, w := range warnings {
+	for _, w := range warnings(r.s.language, rule) {
 		out.Warnings = append(out.Warnings, control.Problem{Message: w.Error(), Line: w.Line, Column: w.Column, Detail: "rule " + rule.Name + ", sql: " + w.Detail()})
 	}
 	if dry {
@@ -188,10 +187,11 @@ func (s *Server) applyFile(ctx context.Context, f rulefolder.File) (*control.App
 // checkRule validates a rule completely: name, statement, each action.
 func (s *Server) checkRule(ctx context.Context, r *rules.Rule) error {
 	const op = "rules.check"
-	p, _, err := s.language.compile(r)
+	compiled, err := s.language.Compile(r)
 	if err != nil {
 		return errs.E(op, errs.Invalid, err)
 	}
+	p := compiled.(rules.SQLProgram)
 	if len(r.Actions) == 0 {
 		return errs.Errorf(op, errs.Invalid, "the rule has no action")
 	}

@@ -2,66 +2,52 @@ package server
 
 import (
 	"context"
-	"errors"
+	"sync"
 
+	"github.com/weir-iot/weir/actions"
 	"github.com/weir-iot/weir/internal/event"
-	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
-	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules"
+	"github.com/weir-iot/weir/rules/eval"
+	"github.com/weir-iot/weir/rules/sql"
 )
 
-// The rooms declare what they need of the log and the buckets; here they get it.
-
-// engineLog is the log as the rules engine sees it.
-type engineLog struct{ *eventlog.Log }
-
-func (l engineLog) Follow(p int, after uint64, filters []topic.Filter) (rules.Follower, error) {
-	f, err := l.Log.Follow(eventlog.FollowOptions{Partition: p, After: after, Filters: filters, Mode: topic.AWS})
-	if err != nil {
-		return nil, err
-	}
-	return engineFollower{f}, nil
-}
-
-type engineFollower struct{ *eventlog.Follower }
-
-func (f engineFollower) Next(ctx context.Context, max int) ([]*event.Event, uint64, error) {
-	batch, upto, err := f.Follower.Next(ctx, max)
-	var gap *eventlog.GapError
-	if errors.As(err, &gap) {
-		err = &rules.Gap{From: gap.From, To: gap.To}
-	}
-	return batch, upto, err
-}
-
-// bucket is a bucket as the rooms see it.
-type bucket struct{ *kv.Bucket }
-
-func (b bucket) Get(ctx context.Context, key string) (rules.Entry, error) {
-	e, err := b.Bucket.Get(ctx, key)
-	return rules.Entry(e), err
-}
-
-func (b bucket) Commit(ctx context.Context, changes []rules.Change) (uint64, error) {
-	out := make([]kv.Change, len(changes))
-	for i, c := range changes {
-		out[i] = kv.Change(c)
-	}
-	return b.Bucket.Commit(ctx, out)
-}
-
-func (b bucket) Scan(ctx context.Context, prefix string, fn func(rules.Entry) error) error {
-	return b.Bucket.Scan(ctx, prefix, func(e kv.Entry) error { return fn(rules.Entry(e)) })
-}
-
-func (b bucket) Watch(ctx context.Context, prefix string, fn func(rules.Entry)) error {
-	return b.Bucket.Watch(ctx, prefix, func(e kv.Entry) { fn(rules.Entry(e)) })
-}
+// The rooms declare what they need of one another; here they get it.
 
 // destinationStore keeps HTTP destinations in a bucket.
 type destinationStore struct{ *kv.Bucket }
 
 func (s destinationStore) Scan(ctx context.Context, fn func(id string, value []byte, revision uint64) error) error {
 	return s.Bucket.Scan(ctx, "", func(e kv.Entry) error { return fn(e.Key, e.Value, e.Revision) })
+}
+
+// warnings returns what the language accepts in r's statement but cannot mean.
+func warnings(l rules.SQL, r *rules.Rule) []sql.Error {
+	stmt, err := sql.Parse(r.SQL)
+	if err != nil {
+		return nil // reported by the check
+	}
+	_, w, _ := eval.Compile(stmt, eval.Options{Version: r.SQLVersion, RuleName: r.Name, AccountID: l.AccountID, Lookups: l.Lookups})
+	return w
+}
+
+// template is a substitution template as actions want it.
+type template struct{ *eval.Template }
+
+func compileTemplate(src string, owner *eval.Program) (actions.Template, error) {
+	t, err := eval.CompileTemplate(src, owner)
+	if err != nil {
+		return nil, err
+	}
+	return template{t}, nil
+}
+
+// machines are for templates, which actions execute from goroutines of their
+// own.
+var machines = sync.Pool{New: func() any { return eval.NewMachine() }}
+
+func (t template) Execute(ctx context.Context, e *event.Event) (string, error) {
+	m := machines.Get().(*eval.Machine)
+	defer machines.Put(m)
+	return t.Template.Execute(ctx, m, e)
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/ingest/mqtt"
 	"github.com/weir-iot/weir/internal/config"
 	"github.com/weir-iot/weir/internal/errs"
@@ -69,13 +70,14 @@ type Server struct {
 	ca           *auth.CA
 	localS3      *localstore.Server // nil: AWS as the environment says
 	destinations *webhook.Destinations
-	language     *language
+	language     rules.SQL
 	kinds        map[string]actions.Kind
 	env          actions.Env // what is the same for all actions
 	dead         deadLetters
 	store        *rules.Store
 	engine       *rules.Engine
 	gateway      *mqtt.Server
+	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
 	api          *control.Server
@@ -132,6 +134,9 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.start("HTTP destinations", s.destinations.Run)
 	parts.start("rules engine", s.engine.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
+	if s.https != nil {
+		parts.start("HTTPS gateway", s.https.Run)
+	}
 	parts.start("control API", func(ctx context.Context) error { return s.api.Run(ctx, s.apiListener) })
 	if s.folder != nil {
 		parts.start("rules folder", s.watchRules)
@@ -249,7 +254,7 @@ func (s *Server) openActions(ctx context.Context) error {
 }
 
 func (s *Server) openRules(ctx context.Context) error {
-	s.language = &language{accountID: s.cfg.AccountID}
+	s.language = rules.SQL{AccountID: s.cfg.AccountID}
 	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
 	if err != nil {
 		return err
@@ -258,9 +263,9 @@ func (s *Server) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store = rules.NewStore(bucket{stored}, s.checkRule, s.ends, s.now)
+	s.store = rules.NewStore(stored, s.checkRule, rules.Ends(rules.OnLog(s.log)), s.now)
 	s.engine, err = rules.New(rules.Options{
-		Log: engineLog{s.log}, Store: s.store, Positions: bucket{positions}, Language: s.language, Lanes: s.makeLane,
+		Log: rules.OnLog(s.log), Store: s.store, Positions: positions, Language: s.language, Lanes: s.makeLane,
 		Owner: s.owner(), Logger: s.logger.With("room", "rules"), Now: s.now,
 	})
 	if err != nil {
@@ -280,14 +285,6 @@ func (s *Server) owner() string {
 	return ""
 }
 
-func (s *Server) ends() []uint64 {
-	ends := make([]uint64, s.log.Partitions())
-	for p := range ends {
-		ends[p] = s.log.Committed(p)
-	}
-	return ends
-}
-
 func (s *Server) limits() ingest.Limits {
 	if s.cfg.Limits == "relaxed" {
 		return ingest.Relaxed()
@@ -301,8 +298,9 @@ func (s *Server) openGateway(context.Context) error {
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
+	authenticator := &auth.Own{CA: s.ca}
 	gw, err := mqtt.New(mqtt.Options{
-		Log: mqtt.OnLog(s.log), Authenticator: &auth.Own{CA: s.ca}, Authorizer: auth.AllowAll{},
+		Log: mqtt.OnLog(s.log), Authenticator: authenticator, Authorizer: auth.AllowAll{},
 		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -318,6 +316,20 @@ func (s *Server) openGateway(context.Context) error {
 	if a := gw.Addr(auth.TLS); a != nil {
 		s.endpoints.MQTTS = a.String()
 	}
+	if s.cfg.Listen.HTTPS == "" {
+		return nil
+	}
+	s.https, err = https.New(https.Options{
+		Log: s.log, Authenticator: authenticator, Authorizer: auth.AllowAll{}, Limits: limits, Addr: s.cfg.Listen.HTTPS,
+		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: https.Protocols, SNIOptional: limits.SNIOptional}),
+		MQTT:      gw.WebSocket(https.TLSState),
+		Logger:    s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
+	})
+	if err != nil {
+		return portTaken("listen.https", s.cfg.Listen.HTTPS, err)
+	}
+	s.onClose(func() error { s.https.Close(); return nil })
+	s.endpoints.HTTPS = s.https.Addr().String()
 	return nil
 }
 
