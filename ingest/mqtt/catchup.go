@@ -123,15 +123,11 @@ func (s *session) sendLate(x *encoder, e *event.Event, now time.Time) {
 		return
 	}
 	var best *subscription
-	var ids []uint32
 	for f, sub := range s.subs {
-		if sub.qos == 0 && sub.id == 0 || e.Seq <= sub.start[e.Partition] || !topic.Match(f, e.Topic, s.c.s.limits.Mode) {
+		if sub.qos == 0 || e.Seq <= sub.start[e.Partition] || !topic.Match(f, e.Topic, s.c.s.limits.Mode) {
 			continue
 		}
-		if sub.id != 0 {
-			ids = append(ids, sub.id)
-		}
-		if sub.qos == 1 && !(sub.noLocal && e.ClientID == s.c.id) {
+		if !(sub.noLocal && e.ClientID == s.c.id) {
 			best = sub
 		}
 	}
@@ -139,5 +135,5 @@ func (s *session) sendLate(x *encoder, e *event.Event, now time.Time) {
 		return
 	}
 	x.reset(e, now)
-	s.send(x, 1, e.Retain && best.retainAsPublished, ids)
+	s.send(x, 1, e.Retain && best.retainAsPublished, s.ids(best, e))
 }

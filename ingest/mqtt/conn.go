@@ -468,7 +468,7 @@ func (c *client) leave(err error) {
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
-	if f.code >= codeUnspecified && f.code != codeKeepAlive {
+	if c.v5 && f.code >= codeUnspecified && f.code != codeKeepAlive {
 		c.out.finish(c.s.safety.CloseGrace)
 	}
 	c.out.CloseAfter(c.s.safety.CloseGrace)

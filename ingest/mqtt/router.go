@@ -79,7 +79,7 @@ func (s *Server) handOut(x *encoder, e *event.Event, now time.Time, matched []*s
 	}
 	x.reset(e, now)
 	if len(matched) == 1 {
-		if sub := matched[0]; sub.sess.deliver(x, sub, sub.ids()) {
+		if sub := matched[0]; sub.sess.deliver(x, sub) {
 			touched = append(touched, sub.sess)
 		}
 		return matched, touched
@@ -91,11 +91,7 @@ func (s *Server) handOut(x *encoder, e *event.Event, now time.Time, matched []*s
 			if sub.qos != qos {
 				continue
 			}
-			ids := sub.ids()
-			if s.limits.SubscriptionIDs {
-				ids = idsOf(matched, sub.sess)
-			}
-			if sub.sess.deliver(x, sub, ids) {
+			if sub.sess.deliver(x, sub) {
 				touched = append(touched, sub.sess)
 			}
 		}
@@ -111,15 +107,6 @@ func hidden(e *event.Event) bool {
 	}
 	_, _, basic := e.Topic.Rule()
 	return basic || ingest.IsPrivate(e.Topic)
-}
-
-func idsOf(matched []*subscription, sess *session) (ids []uint32) {
-	for _, sub := range matched {
-		if sub.sess == sess && sub.id != 0 {
-			ids = append(ids, sub.id)
-		}
-	}
-	return ids
 }
 
 // pause waits for d, and reports false where ctx ended first.

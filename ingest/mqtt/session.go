@@ -73,6 +73,7 @@ type session struct {
 	places                 []place
 	subs                   map[topic.Filter]*subscription
 	subsVersion            int
+	withID                 int // subscriptions that have an identifier
 }
 
 func newSession(c *client, partitions int) *session {
@@ -132,7 +133,7 @@ func (s *session) hasRoom() bool {
 // deliver hands an event that matches sub to the session. It is called by the
 // router of the event's partition, for one event with the subscriptions of the
 // higher QoS first. It reports whether the caller must call Flush later.
-func (s *session) deliver(x *encoder, sub *subscription, ids []uint32) bool {
+func (s *session) deliver(x *encoder, sub *subscription) bool {
 	e := x.e
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,7 +149,7 @@ func (s *session) deliver(x *encoder, sub *subscription, ids []uint32) bool {
 	if !s.may(e) {
 		return false
 	}
-	retain := e.Retain && sub.retainAsPublished
+	retain, ids := e.Retain && sub.retainAsPublished, s.ids(sub, e)
 	switch {
 	case qos == 0 && s.slow():
 		s.c.s.m.drops.WithLabelValues("slow").Inc()
@@ -289,14 +290,25 @@ func (s *session) pump() {
 
 func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time) {
 	x.reset(w.e, now)
-	s.send(x, min(w.e.QoS, w.sub.qos), w.retain, w.sub.ids())
+	s.send(x, min(w.e.QoS, w.sub.qos), w.retain, s.ids(w.sub, w.e))
 }
 
-func (sub *subscription) ids() []uint32 {
-	if sub.id == 0 {
+// ids returns the identifiers of all the session's subscriptions that match e,
+// of which sub is one. The caller holds s.mu.
+func (s *session) ids(sub *subscription, e *event.Event) []uint32 {
+	switch {
+	case s.withID == 0:
 		return nil
+	case len(s.subs) == 1:
+		return []uint32{sub.id}
 	}
-	return []uint32{sub.id}
+	var ids []uint32
+	for f, o := range s.subs {
+		if o.id != 0 && topic.Match(f, e.Topic, s.c.s.limits.Mode) {
+			ids = append(ids, o.id)
+		}
+	}
+	return ids
 }
 
 func cutFront(q []waiting, n int) []waiting {

@@ -106,12 +106,16 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		}
 		if old != nil {
 			c.s.routes.trie.Remove(old.filter, old)
+			s.forget(old)
 			sub.start = old.start
 		}
 		if s.subs == nil {
 			s.subs = make(map[topic.Filter]*subscription, len(subs))
 		}
 		s.subs[sub.filter] = sub
+		if sub.id != 0 {
+			s.withID++
+		}
 		s.subsVersion++
 		c.s.routes.trie.Add(sub.filter, sub)
 	}
@@ -161,7 +165,7 @@ func (c *client) onUnsubscribe(body []byte) error {
 		if sub := s.subs[topic.Filter(pk.Filters[i].Filter)]; sub != nil {
 			code = codeSuccess
 			c.s.routes.trie.Remove(sub.filter, sub)
-			delete(s.subs, sub.filter)
+			s.forget(sub)
 			s.subsVersion++
 		}
 		if c.v5 {
@@ -169,6 +173,15 @@ func (c *client) onUnsubscribe(body []byte) error {
 		}
 	}
 	return nil
+}
+
+// forget takes sub out of the session. The caller holds s.mu and takes it out of
+// the routes.
+func (s *session) forget(sub *subscription) {
+	delete(s.subs, sub.filter)
+	if sub.id != 0 {
+		s.withID--
+	}
 }
 
 func (c *client) unsubscribeAll() {
