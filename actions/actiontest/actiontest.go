@@ -261,8 +261,8 @@ func (f Features) payloads(t *testing.T) {
 	s := f.open(t)
 	var all []*actions.Result
 	for i, p := range []string{
-		`{"big":12345678901234567890123456789012345678,"small":0.10,"list":[1,"two",null,true,{"x":[]}],"text":"ü\"\\<>& "}`,
-		`{"empty":"","deep":{"a":{"b":{"c":1}}}}`,
+		`{"device":"x1","big":12345678901234567890123456789012345678,"small":0.10,"list":[1,"two",null,true,{"x":[]}],"text":"ü\"\\<>& "}`,
+		`{"device":"x2","empty":"","deep":{"a":{"b":{"c":1}}}}`,
 	} {
 		r := Result(i + 1)
 		r.Payload = []byte(p)

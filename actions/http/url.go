@@ -159,14 +159,9 @@ func (t *target) url(ctx context.Context, e *event.Event) (*url.URL, error) {
 			}
 			b.WriteString(s)
 		case inPath:
-			for i, level := range strings.Split(s, "/") {
-				if i > 0 {
-					b.WriteByte('/')
-				}
-				b.WriteString(url.PathEscape(level))
-			}
+			b.WriteString(escapePath(s))
 		case inQuery:
-			b.WriteString(strings.ReplaceAll(url.QueryEscape(s), "+", "%20"))
+			b.WriteString(escapeQuery(s))
 		}
 	}
 	u, err := parse(b.String())
@@ -175,6 +170,17 @@ func (t *target) url(ctx context.Context, e *event.Event) (*url.URL, error) {
 	}
 	return u, nil
 }
+
+// escapePath keeps the slashes, as those of a topic.
+func escapePath(s string) string {
+	levels := strings.Split(s, "/")
+	for i, l := range levels {
+		levels[i] = url.PathEscape(l)
+	}
+	return strings.Join(levels, "/")
+}
+
+func escapeQuery(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
 // parse reads a URL and refuses the parts that only serve to deceive.
 func parse(s string) (*url.URL, error) {
