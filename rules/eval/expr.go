@@ -642,6 +642,7 @@ type query struct {
 	shape   *shape
 	slots   int32
 	depth   int  // of its frame
+	steps   int  // that an item takes, besides its bytes
 	where   cond // nil: none
 	project *projection
 	ver     Version
@@ -667,7 +668,7 @@ func (q *query) each(m *Machine, from Value, f func() bool) int {
 	frame := &m.frames[q.depth]
 	kept, i := 0, uint64(0)
 	item := func(v Value) bool {
-		if !m.work(itemSteps) {
+		if !m.work(q.steps) {
 			return false
 		}
 		i++

@@ -307,8 +307,8 @@ func (v Value) ToNum(ver Version) Value {
 	return Value{}
 }
 
-// maxNumberText bounds the text that is looked at as a number.
-const maxNumberText = 128 << 10
+// maxNumberText bounds the Strings that are looked at as numbers.
+const maxNumberText = 8 << 10
 
 // Apd sets d to v, which is a number.
 func (v Value) Apd(d *apd.Decimal) *apd.Decimal {
