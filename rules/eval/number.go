@@ -413,11 +413,11 @@ func (v Value) toInt(mode apd.Rounder) Value {
 	c := decimal128
 	c.Rounding = mode
 	c.Precision = digits + 1
-	// Far below one, Quantize would need more digits than it may use.
-	if int64(d.Exponent)+d.NumDigits() < -1 {
+	// Below a tenth, Quantize gives 0 however it is to round.
+	if int64(d.Exponent)+d.NumDigits() < 0 {
 		s := d.Sign()
 		d.SetInt64(int64(s))
-		d.Exponent = -2
+		d.Exponent = -1
 	}
 	if _, err := c.Quantize(&d, &d, 0); err != nil {
 		return Value{}
