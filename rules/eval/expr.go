@@ -96,10 +96,10 @@ func (m *Machine) members(v Value, names []string) Value {
 		if v.kind != Object {
 			return Value{}
 		}
-		if v.form&formRaw != 0 && !m.work(len(v.s)) {
+		if v.form&formRaw != 0 && !m.again(len(v.s)) {
 			return Value{}
 		}
-		v = v.Member(name)
+		v = v.member(name)
 	}
 	return v
 }
@@ -375,9 +375,9 @@ func (x *in) eval(m *Machine) Value {
 				break
 			}
 		}
-	} else if m.work(len(set.s)) {
+	} else if m.again(len(set.s)) {
 		set.walk(func(_, text []byte, messy bool) bool {
-			found = m.equal(v, rawValue(text, messy, set.version()).orNull())
+			found = m.work(inSteps) && m.equal(v, rawValue(text, messy, set.version()).orNull())
 			return !found && m.err == nil
 		})
 	}
@@ -642,6 +642,7 @@ type query struct {
 	shape   *shape
 	slots   int32
 	depth   int  // of its frame
+	steps   int  // that an item takes, besides its bytes
 	where   cond // nil: none
 	project *projection
 	ver     Version
@@ -667,7 +668,7 @@ func (q *query) each(m *Machine, from Value, f func() bool) int {
 	frame := &m.frames[q.depth]
 	kept, i := 0, uint64(0)
 	item := func(v Value) bool {
-		if !m.work(itemWork) {
+		if !m.work(q.steps) {
 			return false
 		}
 		i++
@@ -690,7 +691,7 @@ func (q *query) each(m *Machine, from Value, f func() bool) int {
 				break
 			}
 		}
-	case m.work(len(from.s)):
+	case m.again(len(from.s)):
 		ver := from.version()
 		from.walk(func(_, text []byte, messy bool) bool {
 			return item(rawValue(text, messy, ver).orNull())
@@ -699,9 +700,6 @@ func (q *query) each(m *Machine, from Value, f func() bool) int {
 	m.frame, m.iteration = outer, iteration
 	return kept
 }
-
-// itemWork is what an item of a nested query costs besides its bytes.
-const itemWork = 64
 
 // frame is one level of queries: the current item and the places of its
 // members.
@@ -722,7 +720,7 @@ func (m *Machine) enter(f *frame, v Value, sh *shape, slots int) {
 	f.doc = textBytes(v.s)
 	f.reset(slots)
 	x := scan{b: f.doc, refs: f.refs}
-	if m.work(len(f.doc)) {
+	if m.again(len(f.doc)) {
 		x.object(0, maxDepth+1, sh)
 	}
 }

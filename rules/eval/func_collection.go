@@ -21,13 +21,13 @@ var collectionFunctions = []Function{
 				if args[1].Kind() != String {
 					return Value{}
 				}
-				return args[0].Member(args[1].Str())
+				return c.Member(args[0], args[1].Str())
 			case Array:
 				i, ok := clampInt(c, args[1], -1, 1<<40)
 				if !ok {
 					return Value{}
 				}
-				return args[0].Index(i)
+				return c.Index(args[0], i)
 			case String:
 				s := args[0].Str()
 				i, ok := clampInt(c, args[1], -1, int64(len(s)))

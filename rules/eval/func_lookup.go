@@ -243,7 +243,7 @@ func getSecret(c *Call, args []Value) Value {
 	if !isJSON || v.Kind() != Object {
 		return c.Fail(errs.Errorf(op, errs.Invalid, "the secret is not a JSON object, so it has no key %s", strings.ToValidUTF8(args[2].Str(), "\ufffd")))
 	}
-	m := v.Member(args[2].Str())
+	m := c.Member(v, args[2].Str())
 	if m.IsUndefined() {
 		return c.Fail(errs.Errorf(op, errs.Invalid, "the secret has no key %s", strings.ToValidUTF8(args[2].Str(), "\ufffd")))
 	}

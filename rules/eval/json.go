@@ -383,53 +383,40 @@ type rewriter struct {
 	v   Version
 }
 
-// value writes the value at i and returns where it ends; wrote is false for a
-// number that is out of range.
-func (w *rewriter) value(i int) (end int, wrote bool) {
+// value writes the value at i and returns where it ends. A number out of range
+// stays as it is.
+func (w *rewriter) value(i int) (end int) {
 	switch c := w.b[i]; c {
 	case '{', '[':
 		w.out = append(w.out, c)
-		first := true
 		for i = w.space(i + 1); w.b[i] != c+2; {
-			mark := len(w.out)
-			if !first {
-				w.out = append(w.out, ',')
-			}
 			if c == '{' {
 				end, _ := w.str(i + 1)
 				w.quoted(i, end)
 				w.out = append(w.out, ':')
 				i = w.space(w.space(end) + 1)
 			}
-			end, wrote := w.value(i)
-			switch {
-			case wrote:
-				first = false
-			case c == '{':
-				w.out = w.out[:mark]
-			default:
-				w.out = append(w.out, "null"...)
-				first = false
-			}
-			if i = w.space(end); w.b[i] == ',' {
+			if i = w.space(w.value(i)); w.b[i] == ',' {
+				w.out = append(w.out, ',')
 				i = w.space(i + 1)
 			}
 		}
 		w.out = append(w.out, c+2)
-		return i + 1, true
+		return i + 1
 	case '"':
 		end, _ := w.str(i + 1)
 		w.quoted(i, end)
-		return end, true
+		return end
 	}
 	end = w.scan.value(i, 0)
 	if c := w.b[i]; c == '-' || c-'0' <= 9 {
-		x, ok := ParseNumber(bytesText(w.b[i:end]), w.v)
-		w.out = x.AppendJSON(w.out)
-		return end, ok
+		if x, ok := ParseNumber(bytesText(w.b[i:end]), w.v); ok {
+			w.out = x.AppendJSON(w.out)
+			return end
+		}
 	}
 	w.out = append(w.out, w.b[i:end]...)
-	return end, true
+	return end
 }
 
 // quoted writes the string that stands, with its quotes, from i to end.
@@ -474,8 +461,8 @@ func (v Value) Len() int {
 	return n
 }
 
-// Index returns item i of an Array, from 0; Undefined where there is none.
-func (v Value) Index(i int64) (x Value) {
+// index returns item i of an Array, from 0; Undefined where there is none.
+func (v Value) index(i int64) (x Value) {
 	if v.kind != Array || i < 0 {
 		return Value{}
 	}
@@ -496,9 +483,9 @@ func (v Value) Index(i int64) (x Value) {
 	return x
 }
 
-// Member returns the member of an Object with this name, the last one where it
+// member returns the member of an Object with this name, the last one where it
 // repeats; Undefined where there is none or v is no Object.
-func (v Value) Member(name string) (x Value) {
+func (v Value) member(name string) (x Value) {
 	if v.kind != Object {
 		return Value{}
 	}
@@ -546,6 +533,23 @@ func nameIs(raw []byte, name string) bool {
 	return false
 }
 
+// Index returns item i of an Array, from 0; Undefined where there is none.
+func (c *Call) Index(v Value, i int64) Value {
+	if v.form&formRaw != 0 && !c.m.again(len(v.s)) {
+		return Value{}
+	}
+	return v.index(i)
+}
+
+// Member returns the member of an Object with this name, the last one where it
+// repeats; Undefined where there is none or v is no Object.
+func (c *Call) Member(v Value, name string) Value {
+	if v.form&formRaw != 0 && !c.m.again(len(v.s)) {
+		return Value{}
+	}
+	return v.member(name)
+}
+
 // Items returns the items of an Array. The slice must not be changed.
 func (c *Call) Items(v Value) []Value {
 	if v.kind != Array {
@@ -555,7 +559,7 @@ func (c *Call) Items(v Value) []Value {
 		return v.p.items
 	}
 	n := v.Len()
-	if !c.Charge(n * int(unsafe.Sizeof(v))) {
+	if !c.m.again(2*len(v.s)) || !c.Charge(n*int(unsafe.Sizeof(v))) {
 		return nil
 	}
 	items := make([]Value, 0, n)
@@ -577,7 +581,7 @@ func (c *Call) Members(v Value) []Member {
 		return v.p.members
 	}
 	n := v.Len()
-	if !c.Charge(n * int(unsafe.Sizeof(Member{}))) {
+	if !c.m.again(2*len(v.s)) || !c.Charge(n*int(unsafe.Sizeof(Member{}))) {
 		return nil
 	}
 	members := make([]Member, 0, n)
