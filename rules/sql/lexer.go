@@ -232,8 +232,6 @@ func (l *lexer) operator() token {
 	r, n := utf8.DecodeRuneInString(rest)
 	span := Span{from, from + n}
 	switch {
-	case r == utf8.RuneError && n == 1:
-		return l.wrong(span, "", "the statement is not valid UTF-8")
 	case r == ';':
 		return l.wrong(span, "a statement ends without a semicolon", "unexpected ;")
 	case r == '`':
@@ -270,7 +268,7 @@ func nameLen(s string) int {
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || !unicode.IsLetter(r) && (i == 0 || !unicode.IsMark(r) && !unicode.IsDigit(r)) {
+		if !unicode.IsLetter(r) && (i == 0 || !unicode.IsMark(r) && !unicode.IsDigit(r)) {
 			break
 		}
 		i += n

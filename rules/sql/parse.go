@@ -3,6 +3,7 @@ package sql
 import (
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // What a statement may be. They keep the cost of reading one in bounds.
@@ -103,9 +104,25 @@ func newReader(src string) *reader {
 	if len(src) > MaxBytes {
 		panic(At(src, Span{MaxBytes, MaxBytes}, "", "the text has %d bytes, at most %d are allowed", len(src), MaxBytes))
 	}
+	if i := invalidUTF8(src); i >= 0 {
+		panic(At(src, Span{i, i + 1}, "", "the text is not valid UTF-8"))
+	}
 	r := &reader{lexer: lexer{src: src}, text: make([]byte, 0, len(src)+len(src)/2+16)}
 	r.write("select ")
 	return r
+}
+
+// invalidUTF8 returns where s stops to be valid UTF-8; -1: nowhere.
+func invalidUTF8(s string) int {
+	if utf8.ValidString(s) {
+		return -1
+	}
+	for i, c := range s {
+		if _, n := utf8.DecodeRuneInString(s[i:]); c == utf8.RuneError && n == 1 {
+			return i
+		}
+	}
+	return -1
 }
 
 // start begins to read at offset pos.
@@ -293,7 +310,10 @@ func endsOperand(t *token) bool {
 	case tokEnd:
 		return true
 	case tokName:
-		return t.upper == "FROM" || t.upper == "WHERE" || t.upper == "AS" || t.upper == "SELECT"
+		switch t.upper {
+		case "FROM", "WHERE", "AS", "SELECT", "WHEN", "THEN", "ELSE", "END":
+			return true
+		}
 	}
 	return t.is(",") || t.is(")") || t.is("]") || t.is("}")
 }
@@ -372,7 +392,11 @@ func (r *reader) nestedFrom() (height int) {
 		r.unexpected("a member, a variable or * after FROM")
 	}
 	r.write(",")
-	height = r.operand()
+	if r.tok.is("*") {
+		r.star()
+	} else {
+		height = r.operand()
+	}
 	r.write(" as ")
 	s := &source{}
 	if r.tok.upper == "AS" {
@@ -389,6 +413,10 @@ func (r *reader) nestedFrom() (height int) {
 // expr writes the expression that starts at tok and returns how many levels of
 // parentheses lie inside each other in what it wrote.
 func (r *reader) expr() (height int) {
+	if r.tok.is("*") {
+		r.star()
+		return 0
+	}
 	// side is the left side of a comparison that may still come, or all of a NOT
 	// that stands behind another operator and needs a parenthesis of its own.
 	type side struct {
@@ -492,6 +520,10 @@ func (r *reader) expr() (height int) {
 			r.write(" in (")
 			cur.list = true
 			list = r.peek(1).is("(") && r.peek(2).upper != "SELECT"
+			if r.peek(1).upper == "NOT" {
+				r.advance()
+				r.unexpected("a list or an array")
+			}
 		default:
 			closeAll()
 			return height
@@ -539,8 +571,7 @@ func (r *reader) operand() (height int) {
 		r.advance()
 		at = r.hole('p', &Var{Span: t.span, Name: t.text})
 	case t.is("*"):
-		r.star()
-		return 0
+		r.fail(t.span, "* is the whole message and stands alone: SELECT *, f(*), {'all': *}", "* cannot be an operand")
 	case t.is("("):
 		at, height = r.parenthesis()
 	case t.is("["):
@@ -762,13 +793,15 @@ func (r *reader) caseOf() (height int) {
 	return height + 1
 }
 
+// star writes a * that stands where a whole item can, if it is alone there.
 func (r *reader) star() {
-	t := r.advance()
-	if !endsOperand(&r.tok) {
-		if r.tok.is(".") {
-			r.fail(Span{t.span.From, r.tok.span.To}, "a member of the message is written without *.", "* has no members")
+	t := r.tok
+	if behind := r.peek(1); !endsOperand(behind) {
+		if behind.is(".") {
+			r.fail(Span{t.span.From, behind.span.To}, "a member of the message is written without *.", "* has no members")
 		}
 		r.fail(t.span, "* is the whole message and stands alone: SELECT *, f(*), {'all': *}", "* cannot be an operand")
 	}
+	r.advance()
 	r.hole('p', &Star{Span: t.span})
 }
