@@ -282,11 +282,20 @@ func startsName(s string) bool {
 	return nameLen(s[:n]) > 0
 }
 
-// clip shortens text for a message.
+// clip makes a piece of source fit for a message: short, and on one line.
 func clip(s string) string {
 	const most = 40
-	if utf8.RuneCountInString(s) <= most {
-		return s
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n++; n > most {
+			b.WriteString("…")
+			break
+		}
+		if !unicode.IsPrint(r) {
+			r = '·'
+		}
+		b.WriteRune(r)
 	}
-	return string([]rune(s)[:most]) + "…"
+	return b.String()
 }

@@ -13,6 +13,10 @@ const (
 	MaxNesting = 128       // brackets, CASEs and prefix operators inside each other; a nested SELECT counts as two
 )
 
+// MaxNames is how many names a path or an alias may have: a payload is not read
+// any deeper.
+const MaxNames = 64
+
 // Limits of the SET clause.
 const (
 	MaxVariables    = 10
@@ -20,18 +24,18 @@ const (
 )
 
 // Parse reads a rule statement. The error is an *Error.
-func Parse(src string) (stmt *Statement, err error) {
+func Parse(src string) (_ *Statement, err error) {
 	defer rescue(&err)
 	r := newReader(src)
 	r.start(0)
-	stmt = &Statement{Source: src}
+	stmt := &Statement{Source: src}
 	r.statement(stmt)
 	newConverter(r).statement(stmt)
 	return stmt, nil
 }
 
 // ParseExpr reads one expression. The error is an *Error.
-func ParseExpr(src string) (x Expr, err error) {
+func ParseExpr(src string) (_ Expr, err error) {
 	defer rescue(&err)
 	r := newReader(src)
 	r.start(0)
@@ -360,6 +364,9 @@ func (r *reader) members(names []string, to int) ([]string, int) {
 			r.fail(Span{dot.From, t.span.To}, "the object itself has all its members", "expected a name after the dot, found *")
 		case t.kind != tokName, t.upper != "" && t.span.From != dot.To:
 			r.unexpected("a name after the dot")
+		}
+		if len(names) == MaxNames {
+			r.fail(t.span, "", "more than %d names behind each other", MaxNames)
 		}
 		names, to = append(names, t.text), t.span.To
 		r.advance()
