@@ -238,7 +238,7 @@ func (r *reader) set(stmt *Statement) {
 	if r.tok.kind == tokName && strings.EqualFold(r.tok.text, "set") {
 		r.fail(r.tok.span, "put a comma between the variables: SET @x = 1, @y = 2", "a second SET")
 	}
-	r.unexpected(", or SELECT", append(operators, "SELECT")...)
+	r.unexpected("a comma or SELECT", append(operators, "SELECT")...)
 }
 
 // query reads a SELECT behind which a reader continues: stmt is nil for a nested
@@ -357,9 +357,8 @@ func (r *reader) members(names []string, to int) ([]string, int) {
 		dot := r.advance().span
 		t := r.tok
 		switch {
-		case t.kind == tokNumber:
-			r.fail(Span{dot.From, t.span.To}, "use get(x, "+clip(t.text)+") for an item of an array, get(x, '"+clip(t.text)+"') for a member",
-				"expected a name after the dot, found %s", found(&t))
+		case t.kind == tokString, t.span.From == dot.To && dot.To < len(r.src) && isDigit(r.src[dot.To]):
+			r.notPlain(names, dot)
 		case t.is("*"):
 			r.fail(Span{dot.From, t.span.To}, "the object itself has all its members", "expected a name after the dot, found *")
 		case t.kind != tokName, t.upper != "" && t.span.From != dot.To:
@@ -393,9 +392,9 @@ func (r *reader) nestedFrom() (height int) {
 	}
 	r.advance()
 	switch t := &r.tok; {
-	case t.kind == tokString && r.src[t.span.From] == '\'':
+	case t.kind == tokString:
 		r.fail(t.span, "write the member without quotes, or * for the whole message", "a nested SELECT reads from a member, not from a topic")
-	case t.kind == tokNumber, t.kind == tokString, t.upper == "NULL", t.upper == "TRUE", t.upper == "FALSE":
+	case t.kind == tokNumber, t.kind == tokEnd, t.is(")"), t.is(","), t.upper != "" && t.upper != "CASE":
 		r.unexpected("a member, a variable or * after FROM")
 	}
 	r.write(",")
@@ -626,7 +625,7 @@ func (r *reader) items(closing byte, least int) (span Span, height int) {
 		r.advance()
 		r.write(",")
 	}
-	return Span{opening.span.From, r.close(opening, closing, ", or ")}, height + 1
+	return Span{opening.span.From, r.close(opening, closing, "a comma or ")}, height + 1
 }
 
 // close reads the bracket that closes opening and returns where it ends.
@@ -663,7 +662,7 @@ func (r *reader) object() (at, height int) {
 		r.advance()
 		r.write(",")
 	}
-	x.Span = Span{opening.span.From, r.close(opening, '}', ", or ")}
+	x.Span = Span{opening.span.From, r.close(opening, '}', "a comma or ")}
 	return at, height + 1
 }
 
@@ -722,7 +721,7 @@ func (r *reader) parenthesis() (at, height int) {
 	r.write("(")
 	height = r.expr()
 	if r.tok.is(",") {
-		r.fail(r.tok.span, "a list stands behind IN only; an array is written [a, b]", "expected ), found ,")
+		r.fail(r.tok.span, "a list stands behind IN only; an array is written [a, b]", "expected ), found a comma")
 	}
 	x.Span = Span{opening.span.From, r.close(opening, ')', "")}
 	return at, height + 1
