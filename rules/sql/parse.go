@@ -748,6 +748,9 @@ func (r *reader) exists() (height int) {
 		if opening.is("(") {
 			r.advance()
 		}
+		if r.tok.kind == tokWrong {
+			panic(r.tok.err)
+		}
 		r.fail(r.tok.span, "EXISTS (SELECT * FROM list WHERE …) is true where the query keeps an item; for a member, write NOT isUndefined(x)",
 			"expected a nested SELECT in parentheses after EXISTS, found %s", found(&r.tok))
 	}

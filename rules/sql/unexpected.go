@@ -117,7 +117,7 @@ func (r *reader) notPlain(names []string, dot Span) {
 		of = clip(strings.Join(names, "."))
 	}
 	hint := "use get(" + of + ", '" + clip(name) + "')"
-	if t.kind == tokNumber || isDigit(name[0]) && strings.Trim(name, "0123456789") == "" {
+	if name != "" && strings.Trim(name, "0123456789") == "" {
 		hint = "use get(" + of + ", " + clip(name) + ") for an item of an array, get(" + of + ", '" + clip(name) + "') for a member"
 	}
 	r.fail(Span{dot.From, t.span.To}, hint, "a name behind a dot must be a plain word")
