@@ -241,7 +241,7 @@ func (m maker) statement() *Statement {
 }
 
 func TestPrintedStatementsReadTheSame(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(1500) {
 		m := maker{rand.New(rand.NewPCG(seed, 1))}
 		stmt := m.statement()
 		checkStable(t, stmt)
@@ -252,6 +252,55 @@ func TestPrintedStatementsReadTheSame(t *testing.T) {
 			}
 			checkSpans(t, again)
 		}
+	}
+}
+
+// TestSpoiltStatements takes whole statements, spoils a few of
+// their tokens, and wants each either read, with all that a statement promises,
+// or refused by the reader; in several goroutines at a time.
+func TestSpoiltStatements(t *testing.T) {
+	for part := range uint64(4) {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			read := 0
+			for seed := range uint64(2000) {
+				m := maker{rand.New(rand.NewPCG(seed, 2+part))}
+				src := m.statement().String()
+				var tokens []string
+				for l, end := (lexer{src: src}), 0; end < len(src); {
+					tok := l.next()
+					tokens = append(tokens, src[end:tok.span.To])
+					end = tok.span.To
+				}
+				for range 1 + m.IntN(3) {
+					i, j := m.IntN(len(tokens)), m.IntN(len(tokens))
+					switch m.IntN(4) {
+					case 0:
+						tokens[i], tokens[j] = tokens[j], tokens[i]
+					case 1:
+						tokens[i] = tokens[j]
+					case 2:
+						tokens[i] = ""
+					case 3:
+						tokens[i] += m.of("", " ") + m.of("NOT", "-", "*", "IN", "(", ")", "FROM", "AS", "CASE", "END", "SELECT", ",", ".", "[", "value", "set", "1", "'s'", "@v", "=")
+					}
+				}
+				src = strings.Join(tokens, "")
+				stmt, err := Parse(src)
+				if err != nil {
+					checkError(t, src, err)
+					continue
+				}
+				if len(src) < 400 {
+					checkSpans(t, stmt)
+				}
+				checkStable(t, stmt)
+				read++
+			}
+			if read < 50 {
+				t.Errorf("only %d statements could be read in spite of it", read)
+			}
+		})
 	}
 }
 
