@@ -160,7 +160,7 @@ func (r *reader) write(s string) { r.text = append(r.text, s...) }
 // what has operands of its own, and keeps x for it.
 func (r *reader) hole(kind byte, x Expr) int {
 	if len(r.holes) == MaxTerms {
-		r.fail(x.Pos(), "", "the statement has more than %d names, constants, calls and brackets", MaxTerms)
+		r.fail(r.tok.span, "", "the statement has more than %d names, constants, calls and brackets", MaxTerms)
 	}
 	r.text = append(r.text, kind)
 	r.text = strconv.AppendInt(r.text, int64(len(r.holes)), 10)
@@ -241,8 +241,8 @@ func (r *reader) set(stmt *Statement) {
 	r.unexpected("a comma or SELECT", append(operators, "SELECT")...)
 }
 
-// query reads a SELECT behind which a reader continues: stmt is nil for a nested
-// one. The height of what it wrote is returned, as by expr.
+// query reads a SELECT, from tok to its last clause; stmt is nil for a nested
+// one. Like expr it returns the height of what it wrote.
 func (r *reader) query(s *Select, stmt *Statement) (height int) {
 	s.Span.From = r.advance().span.From
 	if r.valueComes() {
@@ -299,8 +299,7 @@ func (r *reader) valueComes() bool {
 		return true
 	case tokOp:
 		if next.is("*") {
-			behind := r.peek(2)
-			return endsOperand(behind) || behind.upper == "AS"
+			return endsOperand(r.peek(2))
 		}
 		return next.is("(") || next.is("[") || next.is("{")
 	}
@@ -322,8 +321,8 @@ func endsOperand(t *token) bool {
 	return t.is(",") || t.is(")") || t.is("]") || t.is("}")
 }
 
-// alias reads the name after AS. A keyword is one where it cannot be the
-// keyword: before a comma, a dot, or the clause that comes next.
+// alias reads the name after AS. A keyword is a name where it cannot be the
+// keyword: before a comma, a dot, the end, or next, the clause that follows.
 func (r *reader) alias(next keyword) alias {
 	t := r.tok
 	if t.kind == tokString {

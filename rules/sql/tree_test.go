@@ -75,6 +75,53 @@ func checkSpans(t *testing.T, stmt *Statement) {
 	})
 }
 
+func TestSpans(t *testing.T) {
+	stmt, err := Parse("SET @lim = 5 SELECT (a) + (b.c) AS x.y , Cast (d AS  Int) FROM 'f/+'\n" +
+		"WHERE NOT {'k': upper ( z ).v} IN ( 1, 2 ) AND EXISTS (SELECT * FROM e WHERE - q)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	and := stmt.Select.Where.(*Binary)
+	not := and.X.(*Unary)
+	in := not.X.(*In)
+	member := in.X.(*Object).Members[0]
+	sum := stmt.Select.Items[0].Expr.(*Binary)
+	cast := stmt.Select.Items[1].Expr.(*Cast)
+	nested := and.Y.(*Exists).Select
+	for _, c := range []struct {
+		what string
+		span Span
+		want string
+	}{
+		{"variable", stmt.Set[0].NameSpan, "@lim"},
+		{"column", stmt.Select.Items[0].Span, "(a) + (b.c) AS x.y"},
+		{"sum", sum.Span, "(a) + (b.c)"},
+		{"left side", sum.X.Pos(), "a"},
+		{"right side", sum.Y.Pos(), "b.c"},
+		{"cast", cast.Span, "Cast (d AS  Int)"},
+		{"column without alias", stmt.Select.Items[1].Span, "Cast (d AS  Int)"},
+		{"type", cast.TypeSpan, "Int"},
+		{"filter", stmt.FilterSpan, "f/+"},
+		{"NOT", not.Span, "NOT {'k': upper ( z ).v} IN ( 1, 2 )"},
+		{"IN", in.Span, "{'k': upper ( z ).v} IN ( 1, 2 )"},
+		{"list", in.Set.Pos(), "( 1, 2 )"},
+		{"member's name", member.NameSpan, "'k'"},
+		{"member", member.Value.Pos(), "upper ( z ).v"},
+		{"call", member.Value.(*Member).X.Pos(), "upper ( z )"},
+		{"call's name", member.Value.(*Member).X.(*Call).NameSpan, "upper"},
+		{"exists", and.Y.Pos(), "EXISTS (SELECT * FROM e WHERE - q)"},
+		{"nested query", nested.Span, "SELECT * FROM e WHERE - q"},
+		{"star", nested.Items[0].Span, "*"},
+		{"source", nested.From.Pos(), "e"},
+		{"sign", nested.Where.Pos(), "- q"},
+		{"query", stmt.Select.Span, stmt.Source[len("SET @lim = 5 "):]},
+	} {
+		if got := stmt.Source[c.span.From:c.span.To]; got != c.want {
+			t.Errorf("%s spans %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
 // maker makes random trees that the language can express.
 type maker struct{ *rand.Rand }
 
