@@ -9,118 +9,153 @@ func (r *reader) expr() (height int) {
 		r.star()
 		return 0
 	}
-	// side is the left side of a comparison that may still come, or all of a NOT
-	// that stands behind another operator and needs a parenthesis of its own.
-	type side struct {
-		start    int  // where it begins in text
-		compared bool // it has a comparison already
-		list     bool // "in (" is open
-		nots     int  // NOTs at its beginning
-		height   int
-	}
-	sides := make([]side, 1, 2)
-	sides[0].start = len(r.text)
-	cur := &sides[0]
-	closeList := func() {
-		if cur.list {
-			r.write(")")
-			r.depth--
-			cur.height++
-			cur.list = false
-		}
-	}
-	closeSide := func() {
-		closeList()
-		r.depth -= cur.nots
-		cur.height += cur.nots
-		height = max(height, cur.height)
-	}
-	closeAll := func() {
-		for len(sides) > 1 {
-			closeSide()
-			r.write(")")
-			r.depth--
-			inner := cur.height + 1
-			sides = sides[:len(sides)-1]
-			cur = &sides[len(sides)-1]
-			cur.height = max(cur.height, inner)
-		}
-		closeSide()
-	}
-	list := false // the operand is the parenthesised list of an IN
+	c := chain{reader: r, sides: make([]side, 1, 2)}
+	c.sides[0].start = len(r.text)
 	for {
-		minuses := 0
-		for {
-			if r.tok.is("-") {
-				r.deeper(1, 0, r.tok.span)
-				minuses++
-				r.write("- ")
-			} else if r.tok.upper == "NOT" {
-				if len(r.text) != cur.start {
-					r.deeper(1, 0, r.tok.span)
-					r.write("(")
-					sides = append(sides, side{start: len(r.text)})
-					cur = &sides[len(sides)-1]
-					cur.nots, minuses = minuses, 0 // their levels stay open as long as this side
-				}
-				r.deeper(1, 0, r.tok.span)
-				cur.nots++
-				r.write("not ")
-				cur.start = len(r.text)
-			} else {
-				break
-			}
-			r.advance()
-		}
-		h := 0
-		if list {
-			h, list = r.list(), false
+		minuses := c.prefixes()
+		if c.top().listNext {
+			c.top().listNext = false
+			height = r.list()
 		} else {
-			h = r.operand()
+			height = r.operand()
 		}
 		r.depth -= minuses
-		cur.height = max(cur.height, h+minuses)
-
-		t := r.tok
-		switch {
-		case t.is("+"), t.is("-"), t.is("*"), t.is("/"), t.is("%"):
-			r.write(t.text)
-			r.write(" ")
-		case t.upper == "AND", t.upper == "OR":
-			closeAll()
-			r.write(" " + strings.ToLower(t.upper) + " ")
-			sides[0] = side{start: len(r.text)}
-		case t.is("="), t.is("<>"), t.is("<"), t.is("<="), t.is(">"), t.is(">="), t.upper == "IN",
-			t.upper == "NOT" && r.peek(1).upper == "IN":
-			closeList()
-			if cur.compared {
-				cur.height++
-				r.deeper(0, cur.height, t.span)
-				r.parens = append(r.parens, cur.start)
-				r.write(")")
-			}
-			cur.compared = true
-			if t.kind == tokOp {
-				r.write(t.text)
-				break
-			}
-			if t.upper == "NOT" {
-				r.advance()
-				r.write(" not")
-			}
-			r.deeper(1, 0, t.span)
-			r.write(" in (")
-			cur.list = true
-			list = r.peek(1).is("(") && r.peek(2).upper != "SELECT"
-			if r.peek(1).upper == "NOT" {
-				r.advance()
-				r.unexpected("a list or an array")
-			}
-		default:
-			closeAll()
-			return height
+		c.top().height = max(c.top().height, height+minuses)
+		if !c.operator() {
+			return c.height
 		}
 		r.advance()
+	}
+}
+
+// A chain is an expression in writing: operands with operators between them. It
+// adds the parentheses that the grammar wants and the language does not.
+type chain struct {
+	*reader
+	sides  []side // one, and another for each NOT with a parenthesis
+	height int    // of the sides that are closed
+}
+
+// A side is the left side of a comparison that may still come, or, with a
+// parenthesis around it, all of a NOT that stands behind another operator.
+type side struct {
+	start    int  // where it begins in text
+	compared bool // it has a comparison already
+	inOpen   bool // "in (" is open
+	listNext bool // the next operand is the parenthesised list of an IN
+	prefixes int  // operators before it, which are levels too
+	height   int
+}
+
+func (c *chain) top() *side { return &c.sides[len(c.sides)-1] }
+
+// prefixes writes the operators before an operand. It returns how many minuses
+// have to be taken off depth behind it.
+func (c *chain) prefixes() (minuses int) {
+	for {
+		switch {
+		case c.tok.is("-"):
+			c.deeper(1, 0, c.tok.span)
+			minuses++
+			c.write("- ")
+		case c.tok.upper == "NOT":
+			if len(c.text) != c.top().start { // behind an operator other than AND, OR and NOT
+				c.deeper(1, 0, c.tok.span)
+				c.write("(")
+				c.sides = append(c.sides, side{prefixes: minuses})
+				minuses = 0
+			}
+			c.deeper(1, 0, c.tok.span)
+			c.write("not ")
+			c.top().prefixes++
+			c.top().start = len(c.text)
+		default:
+			return minuses
+		}
+		c.advance()
+	}
+}
+
+// operator writes the operator at tok. If there is none, the chain is at its
+// end.
+func (c *chain) operator() bool {
+	t := c.tok
+	switch {
+	case t.is("+"), t.is("-"), t.is("*"), t.is("/"), t.is("%"):
+		c.write(t.text + " ")
+	case t.upper == "AND", t.upper == "OR":
+		c.close()
+		c.write(" " + strings.ToLower(t.upper) + " ")
+		c.sides[0] = side{start: len(c.text)}
+	case t.is("="), t.is("<>"), t.is("<"), t.is("<="), t.is(">"), t.is(">="):
+		c.comparison()
+		c.write(t.text)
+	case t.upper == "IN":
+		c.comparison()
+		c.in()
+	case t.upper == "NOT" && c.peek(1).upper == "IN":
+		c.comparison()
+		c.advance()
+		c.write(" not")
+		c.in()
+	default:
+		c.close()
+		return false
+	}
+	return true
+}
+
+// comparison begins a comparison. One that is there already becomes its left
+// side.
+func (c *chain) comparison() {
+	c.closeIn()
+	left := c.top()
+	if left.compared {
+		left.height++
+		c.deeper(0, left.height, c.tok.span)
+		c.parens = append(c.parens, left.start)
+		c.write(")")
+	}
+	left.compared = true
+}
+
+// in writes the IN at tok. The grammar wants a list behind it, so a list of one
+// is what it gets, whatever the set is.
+func (c *chain) in() {
+	if c.peek(1).upper == "NOT" {
+		c.advance()
+		c.unexpected("a list or an array")
+	}
+	c.deeper(1, 0, c.tok.span)
+	c.write(" in (")
+	c.top().inOpen = true
+	c.top().listNext = c.peek(1).is("(") && c.peek(2).upper != "SELECT"
+}
+
+func (c *chain) closeIn() {
+	if s := c.top(); s.inOpen {
+		c.write(")")
+		c.depth--
+		s.inOpen = false
+		s.height++
+	}
+}
+
+// close closes all sides.
+func (c *chain) close() {
+	for {
+		c.closeIn()
+		s := c.top()
+		c.depth -= s.prefixes
+		s.height += s.prefixes
+		if len(c.sides) == 1 {
+			c.height = max(c.height, s.height)
+			return
+		}
+		c.write(")")
+		c.depth--
+		c.sides = c.sides[:len(c.sides)-1]
+		c.top().height = max(c.top().height, s.height+1)
 	}
 }
 
