@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,7 @@ type Store struct {
 
 	wake chan struct{} // tells Run that broken was set
 	disk disk
+	wrap func(net.Conn) net.Conn // tests put a fault between
 }
 
 // Open starts the embedded server or connects to the cluster.
@@ -259,7 +261,19 @@ func (s *Store) dial() (*conn, error) {
 	if srv == nil {
 		return nil, errStale
 	}
-	return dialInProcess(srv, password("weir", secret))
+	nc, err := srv.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	if s.wrap != nil {
+		nc = s.wrap(nc)
+	}
+	c, err := handshake(nc, password("weir", secret), false, "")
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // get takes a connection for requests from the pool, or makes one.
