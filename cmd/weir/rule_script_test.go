@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the scripts and the guide")
+
+// TestRuleEvalScript runs the commands of testdata/rule_eval.txt and compares
+// what they print.
+func TestRuleEvalScript(t *testing.T) {
+	runScript(t, "testdata/rule_eval.txt", "../../examples/rules", func(line string) bool { return true })
+}
+
+// runScript runs the lines of a file that begin with "$ weir " and compares what
+// they print, standard error after standard output, with the lines that follow,
+// up to an empty line or the end of a block of code. With -update it writes what
+// they print. wanted says which commands are run; the others' output is not
+// looked at. dir is where they run.
+func runScript(t *testing.T, file, dir string, wanted func(line string) bool) {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err = filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	lines := strings.Split(string(src), "\n")
+	var out []string
+	ran := 0
+	for i := 0; i < len(lines); {
+		line := lines[i]
+		out = append(out, line)
+		i++
+		if !strings.HasPrefix(line, "$ weir ") || !wanted(line) {
+			continue
+		}
+		first := i
+		command := line
+		for strings.HasSuffix(command, `\`) && i < len(lines) {
+			command = strings.TrimSuffix(command, `\`) + lines[i]
+			out = append(out, lines[i])
+			i++
+		}
+		var want []string
+		for i < len(lines) && lines[i] != "" && !strings.HasPrefix(lines[i], "```") && !strings.HasPrefix(lines[i], "$ ") {
+			want = append(want, lines[i])
+			i++
+		}
+		got := runLine(t, strings.TrimPrefix(command, "$ weir "))
+		out = append(out, got...)
+		ran++
+		if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w && !*update {
+			t.Errorf("%s:%d: %s\ngot:\n%s\nwant:\n%s", file, first, command, g, w)
+		}
+	}
+	if ran == 0 {
+		t.Fatalf("%s has no command", file)
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(strings.Join(out, "\n")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// runLine runs one command line as a shell would and returns the lines it
+// prints; a code other than 0 comes last. An empty line becomes "·", for it
+// would end the output in a script.
+func runLine(t *testing.T, line string) []string {
+	t.Helper()
+	args, stdin, err := shellWords(line)
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	var stdout, stderr bytes.Buffer
+	a := &app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr}
+	code := run(context.Background(), a, args)
+	text := strings.TrimSuffix(stdout.String()+stderr.String(), "\n")
+	var lines []string
+	if text != "" {
+		lines = strings.Split(text, "\n")
+	}
+	for i := range lines {
+		if lines[i] = strings.TrimRight(lines[i], " "); lines[i] == "" {
+			lines[i] = "·"
+		}
+	}
+	if code != 0 {
+		lines = append(lines, fmt.Sprintf("[exit %d]", code))
+	}
+	return lines
+}
+
+// shellWords splits a command line at blanks outside of quotes; <<< gives the
+// standard input.
+func shellWords(s string) (words []string, stdin string, err error) {
+	var word strings.Builder
+	in, have := rune(0), false
+	for _, r := range s {
+		switch {
+		case in != 0 && r == in:
+			in = 0
+		case in != 0:
+			word.WriteRune(r)
+		case r == '\'' || r == '"':
+			in, have = r, true
+		case r == ' ':
+			if have || word.Len() > 0 {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			have = false
+		default:
+			word.WriteRune(r)
+		}
+	}
+	if in != 0 {
+		return nil, "", fmt.Errorf("a quote is not closed")
+	}
+	if have || word.Len() > 0 {
+		words = append(words, word.String())
+	}
+	for i, w := range words {
+		if w == "<<<" && i+2 == len(words) {
+			return words[:i], words[i+1], nil
+		}
+	}
+	return words, "", nil
+}
