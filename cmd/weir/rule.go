@@ -31,7 +31,7 @@ name besides:
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.ownerFlags(c)
-	c.AddCommand(a.ruleEvalCmd(), a.ruleApplyCmd(), a.ruleListCmd(), a.ruleShowCmd(), a.ruleStatusCmd(),
+	c.AddCommand(a.ruleEvalCmd(), a.ruleTestCmd(), a.ruleApplyCmd(), a.ruleListCmd(), a.ruleShowCmd(), a.ruleStatusCmd(),
 		a.ruleSwitchCmd("enable", true), a.ruleSwitchCmd("disable", false), a.ruleDeleteCmd())
 	return c
 }

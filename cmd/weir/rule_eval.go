@@ -278,18 +278,11 @@ func evalText(r *ruletest.Rule, x *eval.Explanation, o *ruletest.Outcome, missin
 	}
 	if x.Where != nil {
 		label("where")
-		tree := operandLines(x.Where, "", "", nil)
-		width := 0
-		for _, l := range tree {
-			if n := utf8.RuneCountInString(l[0]); n <= 72 {
-				width = max(width, n)
-			}
-		}
-		for i, l := range tree {
+		for i, l := range ruletest.Tree(x.Where) {
 			if i > 0 {
 				label("")
 			}
-			fmt.Fprintf(&b, "%s%s → %s\n", l[0], strings.Repeat(" ", max(0, width-utf8.RuneCountInString(l[0]))), l[1])
+			b.WriteString(printable(l) + "\n")
 		}
 	}
 	switch {
@@ -367,23 +360,6 @@ func parameters(n *strictyaml.Node, path string) (rows [][2]string) {
 		return [][2]string{{path, string(n.JSON())}}
 	}
 	return rows
-}
-
-// operandLines draws a tree, each line with its value.
-func operandLines(o *eval.Operand, first, rest string, lines [][2]string) [][2]string {
-	value := printable(o.Value)
-	if o.Note != "" {
-		value += "  (" + o.Note + ")"
-	}
-	lines = append(lines, [2]string{first + printable(strings.Join(strings.Fields(o.Text), " ")), value})
-	for i, y := range o.Operands {
-		if i == len(o.Operands)-1 {
-			lines = operandLines(y, rest+"└─ ", rest+"   ", lines)
-		} else {
-			lines = operandLines(y, rest+"├─ ", rest+"│  ", lines)
-		}
-	}
-	return lines
 }
 
 // shownPayload is a payload as a terminal may have it, JSON in several lines
