@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/weir-iot/weir/rules/ruletest"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts and the guide")
@@ -17,6 +21,45 @@ var update = flag.Bool("update", false, "write what the commands print into the 
 // what they print.
 func TestRuleEvalScript(t *testing.T) {
 	runScript(t, "testdata/rule_eval.txt", "../../examples/rules", func(line string) bool { return true })
+}
+
+// TestRuleTestScript runs the commands of testdata/rule_test.txt.
+func TestRuleTestScript(t *testing.T) {
+	runScript(t, "testdata/rule_test.txt", "testdata/ruletest", func(string) bool { return true })
+}
+
+// TestExampleRules runs the tests of examples/rules: all pass, and exercise all
+// there is.
+func TestExampleRules(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out}
+	report := filepath.Join(t.TempDir(), "report.xml")
+	if code := run(t.Context(), a, []string{"rule", "test", "../../examples/rules/...", "-o", "json", "--junit", report}); code != 0 {
+		t.Fatalf("exit %d\n%s", code, out.String())
+	}
+	var r ruletest.Report
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Passed < 20 || len(r.Files) < 3 || len(r.Coverage.Missing) > 0 {
+		t.Errorf("%d passed in %d files, not exercised: %v", r.Passed, len(r.Files), r.Coverage.Missing)
+	}
+	b, err := os.ReadFile(report)
+	if err != nil || bytes.Count(b, []byte("<testcase ")) != r.Passed {
+		t.Errorf("%v: %s", err, b)
+	}
+}
+
+// took is a time that has passed, which differs from run to run.
+var took = regexp.MustCompile(`, in [0-9.]+(µs|ms|s)$|"elapsedNanoseconds": [0-9]+`)
+
+func sameTime(s string) string {
+	return took.ReplaceAllStringFunc(s, func(s string) string {
+		if strings.HasPrefix(s, ",") {
+			return ", in 1ms"
+		}
+		return `"elapsedNanoseconds": 1`
+	})
 }
 
 // runScript runs the lines of a file that begin with "$ weir " and compares what
@@ -91,7 +134,7 @@ func runLine(t *testing.T, line string) []string {
 		lines = strings.Split(text, "\n")
 	}
 	for i := range lines {
-		if lines[i] = strings.TrimRight(lines[i], " "); lines[i] == "" {
+		if lines[i] = sameTime(strings.TrimRight(lines[i], " ")); lines[i] == "" {
 			lines[i] = "·"
 		}
 	}

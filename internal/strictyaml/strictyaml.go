@@ -138,7 +138,7 @@ func Parse(name string, src []byte) (*Node, error) {
 			continue
 		}
 		if body != nil {
-			return nil, f.at(d.Body.GetToken(), "put it into a file of its own", "a second document: a file has one")
+			return nil, f.at(first(d.Body), "put it into a file of its own", "a second document: a file has one")
 		}
 		body = d.Body
 	}
@@ -169,6 +169,19 @@ func (f *file) errorf(line, column int, hint, format string, args ...any) *Error
 func (f *file) at(t *token.Token, hint, format string, args ...any) *Error {
 	line, column := place(t)
 	return f.errorf(line, column, hint, format, args...)
+}
+
+// first returns the token n begins with: of a map its first key's.
+func first(n ast.Node) *token.Token {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		if len(n.Values) > 0 {
+			return n.Values[0].Key.GetToken()
+		}
+	case *ast.MappingValueNode:
+		return n.Key.GetToken()
+	}
+	return n.GetToken()
 }
 
 func place(t *token.Token) (line, column int) {
@@ -214,6 +227,9 @@ func (f *file) node(n ast.Node, depth int) (*Node, error) {
 		t := n.GetToken().Type
 		out.Kind, out.Text = String, n.Value
 		out.Quoted = t == token.SingleQuoteType || t == token.DoubleQuoteType
+		if !out.Quoted && n.Value != "" && strings.IndexByte("-0123456789", n.Value[0]) >= 0 && json.Valid([]byte(n.Value)) {
+			out.Kind = Number // too large for the YAML library
+		}
 	case *ast.LiteralNode:
 		out.Kind, out.Text = String, n.Value.Value
 	case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode, *ast.MergeKeyNode:

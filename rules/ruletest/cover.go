@@ -131,9 +131,12 @@ func (c *coverage) cases(x sql.Expr, around []nested, always bool, outer *probe,
 			inner(x.Select)
 			return false
 		case *sql.Case:
-			p := &probe{text: text(x), always: always, outer: outer, arm: arm}
+			p := &probe{text: "CASE …", always: always, outer: outer, arm: arm}
 			number := func(i int) sql.Expr { return &sql.Literal{Span: x.Span, Kind: sql.Number, Text: strconv.Itoa(i)} }
 			y := &sql.Case{Span: x.Span, Operand: x.Operand}
+			if x.Operand != nil {
+				p.text = "CASE " + text(x.Operand) + " …"
+			}
 			for i, w := range x.Whens {
 				y.Whens = append(y.Whens, sql.When{Cond: w.Cond, Then: number(i)})
 				p.arms = append(p.arms, &branch{text: "WHEN " + text(w.Cond)})
@@ -330,7 +333,7 @@ func (t *Coverage) add(file, rule string, c *coverage) {
 	}
 	for _, p := range c.probes {
 		for _, a := range p.arms {
-			count(&t.Case, a.taken, "CASE … %s is never taken", a.text)
+			count(&t.Case, a.taken, "%s %s is never taken", p.text, a.text)
 		}
 	}
 	for _, list := range [][]*branch{c.templates, c.onError} {

@@ -613,7 +613,7 @@ func (b *caseReader) table(c testCase, at, given, table *strictyaml.Node) error 
 			return err
 		}
 		if len(row.Items) != len(columns.Items) {
-			return row.Errorf("~ stands for nothing", "the row has %d cells, the table %d columns", len(row.Items), len(columns.Items))
+			return row.Errorf("~ stands for nothing", "the row has %s, the table %s", plural(len(row.Items), "cell"), plural(len(columns.Items), "column"))
 		}
 		cells := map[string]*strictyaml.Node{}
 		var label []string
