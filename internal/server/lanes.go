@@ -68,7 +68,7 @@ func (s *Server) makeLane(ctx context.Context, spec rules.LaneSpec) (lane.Lane, 
 	o := actions.LaneOptions{
 		Rule: r.Name, Index: spec.Index, Kind: a.Kind, Dead: s.dead, State: spec.State,
 		RetryFor: s.cfg.Retry.For, AWSRetries: s.cfg.Retry.Tries == "aws",
-		Logger: s.logger.With("room", "actions", "rule", r.Name, "action", a.Kind), Now: s.now,
+		Logger: s.logger.With("room", "actions"), Now: s.now,
 	}
 	var err error
 	if o.Action, o.Spec, err = s.newAction(ctx, r, spec.Program.(rules.SQLProgram), a, false); err != nil {

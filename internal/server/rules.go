@@ -30,7 +30,7 @@ func (r *ruleService) List(ctx context.Context) ([]control.Rule, error) {
 	}
 	list := make([]control.Rule, 0, len(stored))
 	for i := range stored {
-		list = append(list, ruleOf(&stored[i], status[stored[i].Rule.Name]))
+		list = append(list, r.ruleOf(&stored[i], status[stored[i].Rule.Name]))
 	}
 	return list, nil
 }
@@ -50,14 +50,14 @@ func (r *ruleService) Get(ctx context.Context, name string) (*control.Rule, erro
 			status = st
 		}
 	}
-	rule := ruleOf(&stored, status)
+	rule := r.ruleOf(&stored, status)
 	if rule.Document, err = json.Marshal(stored.Rule); err != nil {
 		return nil, errs.E("rules.Get", errs.Internal, err)
 	}
 	return &rule, nil
 }
 
-func ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
+func (r *ruleService) ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
 	out := control.Rule{
 		Name: st.Rule.Name, SQL: st.Rule.SQL, Description: st.Rule.Description, Enabled: !st.Rule.Disabled,
 		Version: st.Version, CreatedAt: st.CreatedAt, UpdatedAt: st.UpdatedAt, Problem: status.Error, Actions: []control.Lane{},
@@ -68,6 +68,8 @@ func ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
 		switch {
 		case a.Breaker != "" && a.Breaker != "closed":
 			lane.State = "destination down"
+		case a.Lanes < r.s.log.Partitions() && out.Enabled:
+			lane.State = "starting"
 		case !a.AtHead:
 			lane.State = "catching up"
 		default:
