@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,9 +52,13 @@ func (r *ruleService) Get(ctx context.Context, name string) (*control.Rule, erro
 		}
 	}
 	rule := r.ruleOf(&stored, status)
-	if rule.Document, err = json.Marshal(stored.Rule); err != nil {
+	var document bytes.Buffer
+	e := json.NewEncoder(&document)
+	e.SetEscapeHTML(false) // people read it: < stays <
+	if err := e.Encode(stored.Rule); err != nil {
 		return nil, errs.E("rules.Get", errs.Internal, err)
 	}
+	rule.Document = document.Bytes()
 	return &rule, nil
 }
 

@@ -146,7 +146,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	err := parts.wait(ctx)
-	s.logger.Info("stopped", "err", err)
+	if err != nil {
+		s.logger.Error("stopped", "err", err)
+	} else {
+		s.logger.Info("stopped")
+	}
 	return err
 }
 
@@ -193,6 +197,9 @@ func (s *Server) openLog(ctx context.Context) error {
 		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry,
 	})
 	if err != nil {
+		if strings.Contains(err.Error(), "is in use by another process") {
+			return &FolderError{Dir: s.cfg.DataDir}
+		}
 		return portTaken("listen.nats", s.cfg.Listen.NATS, err)
 	}
 	s.log = log
@@ -371,6 +378,13 @@ func (s *Server) healthy(context.Context) error {
 		return errors.New("starting")
 	}
 	return s.log.Ready()
+}
+
+// FolderError says that another Weir runs on the data folder.
+type FolderError struct{ Dir string }
+
+func (e *FolderError) Error() string {
+	return fmt.Sprintf("another Weir runs on the data folder %s", e.Dir)
 }
 
 // PortError says that a listener's port is taken.
