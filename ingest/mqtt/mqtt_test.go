@@ -204,9 +204,12 @@ func TestWindowOfPublishes(t *testing.T) {
 		old.puback()
 	}
 	eventually(t, "the rest appended", func() bool { return r.log.pending() == 90 })
-	for i := 1; i <= 101; i++ {
+	for i := 1; i <= 100; i++ {
 		v5.publish("a", 1, uint16(i), "x")
 	}
+	v5.publish("a", 0, 0, "QoS 0 needs no window")
+	v5.ping()
+	v5.publish("a", 1, 101, "x")
 	v5.disconnected(codeReceiveMax)
 }
 
