@@ -55,6 +55,7 @@ type client struct {
 	will      *event.Event
 
 	lastRead atomic.Int64 // unix nanoseconds
+	idle     atomic.Bool  // the read loop waits for the client, not for the log
 
 	// Of the read loop alone.
 	rd       reader
@@ -109,7 +110,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.out = newOutbox(nc, &s.wg, s.safety.PendingBytes/2)
 	c.conn = c.out
 	c.sess = newSession(c, len(s.routed))
-	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
+	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
 	f, failed := c.establish(kind, state)
@@ -592,12 +593,18 @@ func (c *client) beforeRead() *fault {
 	defer s.mu.Unlock()
 	s.write()
 	for !s.closed && (s.stopping || c.out.Pending() >= c.s.safety.PendingHard) {
+		c.idle.Store(true)
 		s.waiters++
 		s.room.Wait()
 		s.waiters--
+		c.idle.Store(false)
 	}
 	if s.closed {
 		return errEnded
+	}
+	// From here on it is the client's turn, however long the log took.
+	if t := c.s.tick.Load(); t > c.lastRead.Load() {
+		c.lastRead.Store(t)
 	}
 	return nil
 }

@@ -63,7 +63,8 @@ type Server struct {
 	// to hand out. A session whose own reading has reached it is up to date.
 	routed []atomic.Uint64
 
-	wg sync.WaitGroup // goroutines of connections
+	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
+	wg   sync.WaitGroup // goroutines of connections
 
 	mu      sync.Mutex // guards what follows
 	ctx     context.Context
@@ -279,9 +280,11 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		}
 		now := s.now().UnixNano()
+		s.tick.Store(now)
 		s.mu.Lock()
 		for _, c := range s.clients {
-			if now-c.lastRead.Load() > int64(c.keepAlive+c.keepAlive/2) {
+			// A client the log holds up cannot be heard, and is not overdue.
+			if c.idle.Load() && now-c.lastRead.Load() > int64(c.keepAlive+c.keepAlive/2) {
 				overdue = append(overdue, c)
 			}
 		}
