@@ -61,6 +61,7 @@ func Compile(stmt *sql.Statement, o Options) (*Program, []sql.Error, error) {
 	if c.err != nil {
 		return nil, nil, c.err
 	}
+	p.variables = c.vars
 	c.finish(&p.code)
 	return p, c.warnings, nil
 }
@@ -74,6 +75,7 @@ type compiler struct {
 	warnings []sql.Error
 	scope    *scope
 	depth    int // deepest scope
+	count    int // expressions so far
 	reads    bool
 	vars     map[string]*variable
 	defining int // while a SET clause is compiled: 1 + index of the variable, else 0
@@ -263,6 +265,7 @@ var undefined node = &constant{}
 
 // expr compiles an expression. After a mistake it still returns a node.
 func (c *compiler) expr(x sql.Expr) node {
+	c.count++
 	n := c.compile(x)
 	if c.nodes != nil && c.scope.depth == 0 {
 		c.nodes[x] = n
@@ -495,7 +498,7 @@ func (c *compiler) query(sel *sql.Select) *query {
 	}
 	q.from = c.expr(sel.From)
 	_, q.whole = sel.From.(*sql.Star)
-	inWhere := c.inWhere
+	inWhere, before := c.inWhere, c.count
 	c.inWhere = false
 	c.scope = &scope{outer: c.scope, name: sel.As, depth: q.depth}
 	c.depth = max(c.depth, q.depth+1)
@@ -504,6 +507,7 @@ func (c *compiler) query(sel *sql.Select) *query {
 	}
 	q.project = c.project(sel)
 	q.shape, q.slots = c.scope.close()
+	q.steps = itemSteps + c.count - before
 	c.scope, c.inWhere = c.scope.outer, inWhere
 	return q
 }

@@ -96,10 +96,10 @@ func (m *Machine) members(v Value, names []string) Value {
 		if v.kind != Object {
 			return Value{}
 		}
-		if v.form&formRaw != 0 && !m.work(len(v.s)) {
+		if v.form&formRaw != 0 && !m.again(len(v.s)) {
 			return Value{}
 		}
-		v = v.Member(name)
+		v = v.member(name)
 	}
 	return v
 }
@@ -375,9 +375,9 @@ func (x *in) eval(m *Machine) Value {
 				break
 			}
 		}
-	} else if m.work(len(set.s)) {
+	} else if m.again(len(set.s)) {
 		set.walk(func(_, text []byte, messy bool) bool {
-			found = m.equal(v, rawValue(text, messy, set.version()).orNull())
+			found = m.work(inSteps) && m.equal(v, rawValue(text, messy, set.version()).orNull())
 			return !found && m.err == nil
 		})
 	}
@@ -642,6 +642,7 @@ type query struct {
 	shape   *shape
 	slots   int32
 	depth   int  // of its frame
+	steps   int  // that an item takes, besides its bytes
 	where   cond // nil: none
 	project *projection
 	ver     Version
@@ -667,7 +668,7 @@ func (q *query) each(m *Machine, from Value, f func() bool) int {
 	frame := &m.frames[q.depth]
 	kept, i := 0, uint64(0)
 	item := func(v Value) bool {
-		if !m.work(itemWork) {
+		if !m.work(q.steps) {
 			return false
 		}
 		i++
@@ -690,7 +691,7 @@ func (q *query) each(m *Machine, from Value, f func() bool) int {
 				break
 			}
 		}
-	case m.work(len(from.s)):
+	case m.again(len(from.s)):
 		ver := from.version()
 		from.walk(func(_, text []byte, messy bool) bool {
 			return item(rawValue(text, messy, ver).orNull())
@@ -699,9 +700,6 @@ func (q *query) each(m *Machine, from Value, f func() bool) int {
 	m.frame, m.iteration = outer, iteration
 	return kept
 }
-
-// itemWork is what an item of a nested query costs besides its bytes.
-const itemWork = 64
 
 // frame is one level of queries: the current item and the places of its
 // members.
@@ -721,8 +719,8 @@ func (m *Machine) enter(f *frame, v Value, sh *shape, slots int) {
 	}
 	f.doc = textBytes(v.s)
 	f.reset(slots)
-	x := extract{scan: scan{b: f.doc}, refs: f.refs}
-	if m.work(len(f.doc)) {
+	x := scan{b: f.doc, refs: f.refs}
+	if m.again(len(f.doc)) {
 		x.object(0, maxDepth+1, sh)
 	}
 }
@@ -755,10 +753,121 @@ func operand(x node) cond {
 		return &bothHold{operand(x.x), operand(x.y)}
 	case *or:
 		return &oneHolds{operand(x.x), operand(x.y)}
+	case *order:
+		if c := newOrderConst(x); c != nil {
+			return c
+		}
+	case *equal:
+		if p, ok := x.x.(*path); ok {
+			if k, ok := x.y.(*constant); ok && k.v.kind == String {
+				return &equalText{p: p, text: k.v.s, x: x}
+			}
+		}
 	case *constant, *path, *member, *variable, *call, *cast, *subquery, *choose, *chooseIf, *add, star, *itemName:
 		return becomesTrue{x}
 	}
 	return isTrue{x}
+}
+
+// equalText is member = 'text', on the JSON as it stands.
+type equalText struct {
+	p    *path
+	text string
+	x    *equal
+}
+
+func (c *equalText) holds(m *Machine) bool {
+	f := m.frame
+	if f.built {
+		return c.x.eval(m).True()
+	}
+	r := f.refs[c.p.slot]
+	if r.to == 0 {
+		return false
+	}
+	if b := f.doc[r.from:r.to]; !r.escaped && b[0] == '"' {
+		return (string(b[1:len(b)-1]) == c.text) != c.x.differ
+	}
+	return c.x.eval(m).True()
+}
+
+// orderConst compares a member with a small number, on the JSON as it stands.
+type orderConst struct {
+	p *path
+	x *order
+	// limits[k] is the number × 10^k, for as many k as fit; below first it is no
+	// whole number.
+	limits []int64
+	first  int
+}
+
+func newOrderConst(x *order) cond {
+	p, ok1 := x.x.(*path)
+	k, ok2 := x.y.(*constant)
+	if !ok1 || !ok2 {
+		return nil
+	}
+	v := k.v.ToNum(x.ver)
+	if v.kind == Undefined || v.p != nil {
+		return nil
+	}
+	c := &orderConst{p: p, x: x, first: -int(v.exp)}
+	for e := range 10 {
+		switch {
+		case e < c.first:
+			c.limits = append(c.limits, 0)
+			continue
+		case e+int(v.exp) >= len(pow10):
+			return c
+		}
+		n, ok := mul64(v.n, pow10[e+int(v.exp)])
+		if !ok {
+			return c
+		}
+		c.limits = append(c.limits, n)
+	}
+	return c
+}
+
+func (c *orderConst) holds(m *Machine) bool {
+	f := m.frame
+	if f.built {
+		return c.x.eval(m).True()
+	}
+	r := f.refs[c.p.slot]
+	if r.to == 0 {
+		return false
+	}
+	b := f.doc[r.from:r.to]
+	if len(b) > 18 {
+		return c.x.eval(m).True()
+	}
+	n, places, point := int64(0), 0, 0
+	for i, d := range b {
+		switch {
+		case d-'0' <= 9:
+			n = n*10 + int64(d-'0')
+			places += point
+		case d == '.':
+			point = 1
+		case d == '-' && i == 0:
+		default:
+			return c.x.eval(m).True()
+		}
+	}
+	if b[0] == '-' {
+		n = -n
+	}
+	if places < c.first || places >= len(c.limits) {
+		return c.x.eval(m).True()
+	}
+	switch limit := c.limits[places]; {
+	case n < limit:
+		return c.x.less
+	case n > limit:
+		return c.x.more
+	}
+	return c.x.same
 }
 
 type isTrue struct{ x node }

@@ -16,8 +16,9 @@ const maxDepth = 64
 // is kept but positions.
 type scan struct {
 	b     []byte
-	messy bool // what was passed is not the compact text it would be written as
-	high  bool // there is a byte above 0x7f somewhere
+	messy bool  // what was passed is not the compact text it would be written as
+	high  bool  // there is a byte above 0x7f somewhere
+	refs  []ref // the places of the members that a shape names
 }
 
 // Classes of bytes.
@@ -60,20 +61,32 @@ const (
 // after the closing one, or -1, and whether there are escapes in it.
 func (s *scan) str(i int) (end int, escaped bool) {
 	b := s.b
-	for {
-		for i+8 <= len(b) {
-			w := binary.LittleEndian.Uint64(b[i:])
-			q := w ^ lows*'"'
-			e := w ^ lows*'\\'
-			// The lowest set bit is exact; borrows only reach above it.
-			hit := ((w - lows*0x20) | (q - lows) | (e - lows) | w) & highs
-			if hit == 0 {
-				i += 8
-				continue
-			}
-			i += bits.TrailingZeros64(hit) >> 3
-			break
+	for i+8 <= len(b) {
+		k := stop(binary.LittleEndian.Uint64(b[i:]))
+		if i += k; k == 8 {
+			continue
 		}
+		if b[i] == '"' {
+			return i + 1, false
+		}
+		break
+	}
+	return s.strSlow(i)
+}
+
+// stop returns the index of the first of the eight bytes of w that does not
+// stand for itself in a string, or is beyond ASCII; 8 where all do.
+func stop(w uint64) int {
+	q, e := w^lows*'"', w^lows*'\\'
+	// The lowest bit set is exact: borrows only reach above it.
+	return bits.TrailingZeros64(((w-lows*' ')|(q-lows)|(e-lows)|w)&highs) >> 3
+}
+
+// strSlow is str from i on, where there is no more than the end of the text, or
+// something that needs a look.
+func (s *scan) strSlow(i int) (end int, escaped bool) {
+	b := s.b
+	for {
 		for uint(i) < uint(len(b)) && class[b[i]]&isString != 0 {
 			i++
 		}
@@ -139,18 +152,28 @@ func (s *scan) number(i int) int {
 		}
 		s.messy = s.messy || b[i] == '0'
 	}
-	switch {
-	case b[i] == '0':
-		i++
-	case b[i]-'1' <= 8:
-		i++
+	first := b[i]
+	if first-'0' > 9 {
+		return -1
+	}
+	i++
+	if first != '0' {
+		for i+8 <= len(b) {
+			w := binary.LittleEndian.Uint64(b[i:])
+			if w&(lows*0xf0) != lows*'0' || (w+lows*6)&(lows*0xf0) != lows*'0' {
+				break
+			}
+			i += 8
+		}
 		for uint(i) < uint(len(b)) && b[i]-'0' <= 9 {
 			i++
 		}
-	default:
-		return -1
 	}
-	if uint(i) < uint(len(b)) && b[i] == '.' {
+	if uint(i) >= uint(len(b)) || numberEnd[b[i]] {
+		s.messy = s.messy || i-start > digits
+		return i
+	}
+	if b[i] == '.' {
 		i++
 		at := i
 		for uint(i) < uint(len(b)) && b[i]-'0' <= 9 {
@@ -179,6 +202,9 @@ func (s *scan) number(i int) int {
 	return i
 }
 
+// numberEnd tells the bytes that end a number which is well so far.
+var numberEnd = [256]bool{',': true, '}': true, ']': true, ' ': true, '\n': true, '\r': true, '\t': true}
+
 func (s *scan) word(i int, w string) int {
 	if len(s.b)-i >= len(w) && string(s.b[i:i+len(w)]) == w {
 		return i + len(w)
@@ -204,37 +230,7 @@ func (s *scan) value(i, depth int) int {
 	case 'n':
 		return s.word(i, "null")
 	case '{':
-		if depth == 0 {
-			return -1
-		}
-		i = s.space(i + 1)
-		if uint(i) < uint(len(b)) && b[i] == '}' {
-			return i + 1
-		}
-		for {
-			if uint(i) >= uint(len(b)) || b[i] != '"' {
-				return -1
-			}
-			if i, _ = s.str(i + 1); i < 0 {
-				return -1
-			}
-			if i = s.space(i); uint(i) >= uint(len(b)) || b[i] != ':' {
-				return -1
-			}
-			if i = s.value(s.space(i+1), depth-1); i < 0 {
-				return -1
-			}
-			if i = s.space(i); uint(i) >= uint(len(b)) {
-				return -1
-			}
-			if b[i] == '}' {
-				return i + 1
-			}
-			if b[i] != ',' {
-				return -1
-			}
-			i = s.space(i + 1)
-		}
+		return s.object(i, depth, nil)
 	case '[':
 		if depth == 0 {
 			return -1
@@ -397,53 +393,40 @@ type rewriter struct {
 	v   Version
 }
 
-// value writes the value at i and returns where it ends; wrote is false for a
-// number that is out of range.
-func (w *rewriter) value(i int) (end int, wrote bool) {
+// value writes the value at i and returns where it ends. A number out of range
+// stays as it is.
+func (w *rewriter) value(i int) (end int) {
 	switch c := w.b[i]; c {
 	case '{', '[':
 		w.out = append(w.out, c)
-		first := true
 		for i = w.space(i + 1); w.b[i] != c+2; {
-			mark := len(w.out)
-			if !first {
-				w.out = append(w.out, ',')
-			}
 			if c == '{' {
 				end, _ := w.str(i + 1)
 				w.quoted(i, end)
 				w.out = append(w.out, ':')
 				i = w.space(w.space(end) + 1)
 			}
-			end, wrote := w.value(i)
-			switch {
-			case wrote:
-				first = false
-			case c == '{':
-				w.out = w.out[:mark]
-			default:
-				w.out = append(w.out, "null"...)
-				first = false
-			}
-			if i = w.space(end); w.b[i] == ',' {
+			if i = w.space(w.value(i)); w.b[i] == ',' {
+				w.out = append(w.out, ',')
 				i = w.space(i + 1)
 			}
 		}
 		w.out = append(w.out, c+2)
-		return i + 1, true
+		return i + 1
 	case '"':
 		end, _ := w.str(i + 1)
 		w.quoted(i, end)
-		return end, true
+		return end
 	}
 	end = w.scan.value(i, 0)
 	if c := w.b[i]; c == '-' || c-'0' <= 9 {
-		x, ok := ParseNumber(bytesText(w.b[i:end]), w.v)
-		w.out = x.AppendJSON(w.out)
-		return end, ok
+		if x, ok := ParseNumber(bytesText(w.b[i:end]), w.v); ok {
+			w.out = x.AppendJSON(w.out)
+			return end
+		}
 	}
 	w.out = append(w.out, w.b[i:end]...)
-	return end, true
+	return end
 }
 
 // quoted writes the string that stands, with its quotes, from i to end.
@@ -488,8 +471,8 @@ func (v Value) Len() int {
 	return n
 }
 
-// Index returns item i of an Array, from 0; Undefined where there is none.
-func (v Value) Index(i int64) (x Value) {
+// index returns item i of an Array, from 0; Undefined where there is none.
+func (v Value) index(i int64) (x Value) {
 	if v.kind != Array || i < 0 {
 		return Value{}
 	}
@@ -510,9 +493,9 @@ func (v Value) Index(i int64) (x Value) {
 	return x
 }
 
-// Member returns the member of an Object with this name, the last one where it
+// member returns the member of an Object with this name, the last one where it
 // repeats; Undefined where there is none or v is no Object.
-func (v Value) Member(name string) (x Value) {
+func (v Value) member(name string) (x Value) {
 	if v.kind != Object {
 		return Value{}
 	}
@@ -560,6 +543,23 @@ func nameIs(raw []byte, name string) bool {
 	return false
 }
 
+// Index returns item i of an Array, from 0; Undefined where there is none.
+func (c *Call) Index(v Value, i int64) Value {
+	if v.form&formRaw != 0 && !c.m.again(len(v.s)) {
+		return Value{}
+	}
+	return v.index(i)
+}
+
+// Member returns the member of an Object with this name, the last one where it
+// repeats; Undefined where there is none or v is no Object.
+func (c *Call) Member(v Value, name string) Value {
+	if v.form&formRaw != 0 && !c.m.again(len(v.s)) {
+		return Value{}
+	}
+	return v.member(name)
+}
+
 // Items returns the items of an Array. The slice must not be changed.
 func (c *Call) Items(v Value) []Value {
 	if v.kind != Array {
@@ -569,7 +569,7 @@ func (c *Call) Items(v Value) []Value {
 		return v.p.items
 	}
 	n := v.Len()
-	if !c.Charge(n * int(unsafe.Sizeof(v))) {
+	if !c.m.again(2*len(v.s)) || !c.Charge(n*int(unsafe.Sizeof(v))) {
 		return nil
 	}
 	items := make([]Value, 0, n)
@@ -591,7 +591,7 @@ func (c *Call) Members(v Value) []Member {
 		return v.p.members
 	}
 	n := v.Len()
-	if !c.Charge(n * int(unsafe.Sizeof(Member{}))) {
+	if !c.m.again(2*len(v.s)) || !c.Charge(n*int(unsafe.Sizeof(Member{}))) {
 		return nil
 	}
 	members := make([]Member, 0, n)

@@ -21,7 +21,7 @@ type Machine struct {
 	varBytes  int
 	err       error  // first failure of this evaluation
 	left      int    // bytes this evaluation may still use
-	steps     int    // bytes it may still look at again
+	steps     int    // work it may still do
 	iteration uint64 // hash of where nested queries are
 	out       []byte // the result, and on top of it what is being rendered
 	arena     []byte // text made on the way
@@ -40,13 +40,16 @@ type slotValue struct {
 
 type cacheKey struct{ kind, key string }
 
-// Bounds. What an evaluation may hold and write, and how many bytes it may look
-// at more than once, grow with its input.
+// Bounds. What an evaluation may hold and write, and the steps it may take over
+// what it has read before, grow with its input. A step is in the order of 20 ns.
 const (
 	memoryPerByte = 64
 	memoryFloor   = 256 << 10
-	workPerByte   = 2048
-	workFloor     = 4 << 20
+	stepsPerByte  = 256
+	stepsFloor    = 256 << 10
+	bytesPerStep  = 4         // of JSON that is walked through again
+	itemSteps     = 10        // of an item of a nested query, besides its bytes
+	inSteps       = 5         // of an item of x IN set, besides its bytes
 	maxVarBytes   = 128 << 10 // of the variables of a SET clause together
 	maxCached     = 256       // entries of Machine.cache
 	maxKept       = 64 << 10  // bytes a buffer may keep from one evaluation to the next
@@ -72,7 +75,7 @@ func (m *Machine) RegexLimitHits() uint64 { return m.regexLimitHits }
 func (m *Machine) begin(ctx context.Context, e *event.Event, c *code) {
 	m.ctx, m.event, m.err = ctx, e, nil
 	m.left = max(memoryFloor, memoryPerByte*len(e.Payload))
-	m.steps = max(workFloor, workPerByte*len(e.Payload))
+	m.steps = max(stepsFloor, stepsPerByte*len(e.Payload))
 	m.iteration, m.varBytes = 0, 0
 	if cap(m.out) > maxKept {
 		m.out = nil
@@ -133,7 +136,10 @@ func (m *Machine) charge(n int) bool {
 	return m.err == nil
 }
 
-// work takes n bytes that are looked at again.
+// again takes the work of walking through n bytes of JSON once more.
+func (m *Machine) again(n int) bool { return m.work(1 + n/bytesPerStep) }
+
+// work takes n steps.
 func (m *Machine) work(n int) bool {
 	if m.steps -= n; m.steps < 0 {
 		m.fail(errBudget)

@@ -307,8 +307,8 @@ func (v Value) ToNum(ver Version) Value {
 	return Value{}
 }
 
-// maxNumberText bounds the text that is looked at as a number.
-const maxNumberText = 128 << 10
+// maxNumberText bounds the Strings that are looked at as numbers.
+const maxNumberText = 8 << 10
 
 // Apd sets d to v, which is a number.
 func (v Value) Apd(d *apd.Decimal) *apd.Decimal {
@@ -413,11 +413,13 @@ func (v Value) toInt(mode apd.Rounder) Value {
 	c := decimal128
 	c.Rounding = mode
 	c.Precision = digits + 1
-	// Far below one, Quantize would need more digits than it may use.
-	if int64(d.Exponent)+d.NumDigits() < -1 {
-		s := d.Sign()
-		d.SetInt64(int64(s))
-		d.Exponent = -2
+	if int64(d.Exponent)+d.NumDigits() < 0 {
+		// Below a tenth: Quantize would need more digits than it may use.
+		switch s := d.Sign(); {
+		case mode == apd.RoundFloor && s < 0, mode == apd.RoundCeiling && s > 0:
+			return IntValue(int64(s))
+		}
+		return IntValue(0)
 	}
 	if _, err := c.Quantize(&d, &d, 0); err != nil {
 		return Value{}
@@ -425,10 +427,17 @@ func (v Value) toInt(mode apd.Rounder) Value {
 	return intValue(&d)
 }
 
-// appendNumber appends v in plain notation.
-func (v Value) appendNumber(b []byte) []byte {
+// appendNumber appends v: in plain notation, or with an exponent where jsonText
+// is set and the plain one is long out of proportion to its digits.
+func (v Value) appendNumber(b []byte, jsonText bool) []byte {
 	if v.p != nil {
-		return appendBig(b, &v.p.big)
+		d := &v.p.big
+		if jsonText && (d.Exponent > 0 && d.NumDigits()+int64(d.Exponent) > digits || d.Exponent < 2*minSmallExp) {
+			var r apd.Decimal
+			r.Reduce(d)
+			return r.Append(b, 'E')
+		}
+		return appendBig(b, d)
 	}
 	if v.exp == 0 {
 		return strconv.AppendInt(b, v.n, 10)

@@ -24,6 +24,7 @@ type Program struct {
 	whereNode   node
 	project     *projection
 	nodes       map[sql.Expr]node // of WHERE, for Explain
+	variables   map[string]*variable
 }
 
 // code is what a Machine must know of a program or a template to begin.

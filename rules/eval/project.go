@@ -181,7 +181,7 @@ func (l *level) addAll(m *Machine, v Value) {
 		}
 		return
 	}
-	if !m.work(len(v.s)) {
+	if !m.again(len(v.s)) {
 		return
 	}
 	v.walk(func(name, text []byte, messy bool) bool {

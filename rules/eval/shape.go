@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"encoding/binary"
 	"unicode/utf8"
 )
 
@@ -31,15 +32,12 @@ type ref struct {
 const manyKeys = 12
 
 func (sh *shape) find(name []byte) *shapeKey {
-	if sh.lengths>>(uint(len(name))&63)&1 == 0 {
-		return nil
-	}
 	if sh.index != nil {
 		return sh.index[string(name)]
 	}
 	for i := range sh.keys {
-		if string(name) == sh.keys[i].name {
-			return &sh.keys[i]
+		if k := &sh.keys[i]; len(name) == len(k.name) && string(name) == k.name {
+			return k
 		}
 	}
 	return nil
@@ -50,7 +48,7 @@ func (sh *shape) find(name []byte) *shapeKey {
 // the refs are meaningless then. messy: see scan.messy; from and to are the
 // document without white space around it.
 func document(b []byte, sh *shape, refs []ref) (from, to int, messy, ok bool) {
-	x := extract{scan: scan{b: b}, refs: refs}
+	x := scan{b: b, refs: refs}
 	i := x.space(0)
 	x.messy = false
 	if i >= len(b) {
@@ -58,9 +56,9 @@ func document(b []byte, sh *shape, refs []ref) (from, to int, messy, ok bool) {
 	}
 	end := -1
 	switch {
-	case b[i] == '{' && sh != nil:
+	case b[i] == '{':
 		end = x.object(i, maxDepth, sh)
-	case b[i] == '{' || b[i] == '[':
+	case b[i] == '[':
 		end = x.value(i, maxDepth)
 	}
 	if end < 0 {
@@ -73,68 +71,73 @@ func document(b []byte, sh *shape, refs []ref) (from, to int, messy, ok bool) {
 	return i, end, messy, true
 }
 
-// extract is a scan that notes members on its way.
-type extract struct {
-	scan
-	refs []ref
-}
-
 // object passes the object that begins at i as value does, and notes the
-// members sh names. Of several with one name the last one counts.
-func (x *extract) object(i, depth int, sh *shape) int {
-	b := x.b
+// members sh names; nil names none. Of several with one name the last counts.
+func (s *scan) object(i, depth int, sh *shape) int {
+	b := s.b
 	if depth == 0 {
 		return -1
 	}
-	i = x.space(i + 1)
+	i = s.space(i + 1)
 	if uint(i) < uint(len(b)) && b[i] == '}' {
 		return i + 1
+	}
+	var lengths uint64
+	if sh != nil {
+		lengths = sh.lengths
 	}
 	for {
 		if uint(i) >= uint(len(b)) || b[i] != '"' {
 			return -1
 		}
 		start := i + 1
-		end, escaped := x.str(start)
-		if end < 0 {
+		end, escaped := start, false
+		if start+8 <= len(b) {
+			end += stop(binary.LittleEndian.Uint64(b[start:]))
+		}
+		if uint(end) < uint(len(b)) && b[end] == '"' {
+			end++
+		} else {
+			end, escaped = s.str(end)
+		}
+		if uint(end) >= uint(len(b)) {
+			return -1
+		}
+		i = end
+		if b[i] != ':' {
+			if i = s.space(i); uint(i) >= uint(len(b)) || b[i] != ':' {
+				return -1
+			}
+		}
+		i++
+		if uint(i) < uint(len(b)) && b[i] <= ' ' {
+			i = s.space(i)
+		}
+		if uint(i) >= uint(len(b)) {
 			return -1
 		}
 		var key *shapeKey
 		switch {
-		case escaped:
-			key = sh.find([]byte(unescape(b[start : end-1])))
-		case sh.lengths>>(uint(end-1-start)&63)&1 != 0:
+		case escaped && sh != nil:
+			key = sh.find(textBytes(unescape(b[start : end-1])))
+		case lengths>>(uint(end-1-start)&63)&1 != 0:
 			key = sh.find(b[start : end-1])
 		}
-		if i = x.space(end); uint(i) >= uint(len(b)) || b[i] != ':' {
-			return -1
-		}
-		if i = x.space(i + 1); uint(i) >= uint(len(b)) {
-			return -1
-		}
-		switch {
-		case key == nil:
-			i = x.value(i, depth-1)
-		case key.child == nil && b[i] == '"':
-			from := i
-			clean := !x.messy
-			if clean {
-				i, escaped = x.str(i + 1)
-				x.refs[key.slot] = ref{from: int32(from), to: int32(i), messy: x.messy, escaped: escaped}
-			} else {
-				x.messy = false
-				i, escaped = x.str(i + 1)
-				x.refs[key.slot] = ref{from: int32(from), to: int32(i), messy: x.messy, escaped: escaped}
-				x.messy = true
-			}
+		switch c := b[i]; {
+		case key != nil:
+			i = s.named(i, depth-1, key)
+		case c == '"':
+			i, _ = s.str(i + 1)
+		case c-'0' <= 9:
+			i = s.number(i)
 		default:
-			i = x.named(i, depth-1, key)
+			i = s.value(i, depth-1)
 		}
-		if i < 0 {
+		if uint(i) >= uint(len(b)) {
 			return -1
 		}
-		if uint(i) >= uint(len(b)) || b[i] != ',' && b[i] != '}' {
-			if i = x.space(i); uint(i) >= uint(len(b)) {
+		if b[i] != ',' && b[i] != '}' {
+			if i = s.space(i); uint(i) >= uint(len(b)) {
 				return -1
 			}
 		}
@@ -144,31 +147,36 @@ func (x *extract) object(i, depth int, sh *shape) int {
 		if b[i] != ',' {
 			return -1
 		}
-		i = x.space(i + 1)
+		i++
+		if uint(i) < uint(len(b)) && b[i] <= ' ' {
+			i = s.space(i)
+		}
 	}
 }
 
 // named passes the value of a member that is asked for.
-func (x *extract) named(i, depth int, key *shapeKey) int {
-	before := x.messy
-	x.messy = false
+func (s *scan) named(i, depth int, key *shapeKey) int {
+	before := s.messy
+	s.messy = false
 	from := i
 	escaped := false
 	if key.child != nil {
-		clear(x.refs[key.lo:key.hi])
+		clear(s.refs[key.lo:key.hi])
 	}
-	switch c := x.b[i]; {
-	case c == '{' && key.child != nil:
-		i = x.object(i, depth, key.child)
+	switch c := s.b[i]; {
 	case c == '"':
-		i, escaped = x.str(i + 1)
+		i, escaped = s.str(i + 1)
+	case c-'0' <= 9:
+		i = s.number(i)
+	case c == '{':
+		i = s.object(i, depth, key.child)
 	default:
-		i = x.value(i, depth)
+		i = s.value(i, depth)
 	}
-	if i >= 0 && key.slot >= 0 {
-		x.refs[key.slot] = ref{from: int32(from), to: int32(i), messy: x.messy, escaped: escaped}
+	if key.slot >= 0 {
+		s.refs[key.slot] = ref{from: int32(from), to: int32(i), messy: s.messy, escaped: escaped}
 	}
-	x.messy = x.messy || before
+	s.messy = s.messy || before
 	return i
 }
 

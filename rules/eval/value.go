@@ -151,7 +151,10 @@ func (v Value) ToStr() Value {
 			return StringValue("true")
 		}
 		return StringValue("false")
-	case Int, Decimal, Array, Object:
+	case Int, Decimal:
+		var small [64]byte
+		return StringValue(string(v.appendNumber(small[:0], false)))
+	case Array, Object:
 		var small [64]byte
 		return StringValue(string(v.AppendJSON(small[:0])))
 	}
@@ -198,7 +201,8 @@ func (v Value) String() string {
 	return string(v.AppendJSON(nil))
 }
 
-// AppendJSON appends v as compact JSON. Undefined appends nothing.
+// AppendJSON appends v as compact JSON; numbers with an exponent only where they
+// are beyond 34 digits or far below one. Undefined appends nothing.
 func (v Value) AppendJSON(b []byte) []byte {
 	switch v.kind {
 	case Null:
@@ -209,7 +213,7 @@ func (v Value) AppendJSON(b []byte) []byte {
 		}
 		return append(b, "false"...)
 	case Int, Decimal:
-		return v.appendNumber(b)
+		return v.appendNumber(b, true)
 	case String:
 		return appendQuoted(b, v.s)
 	case Array:

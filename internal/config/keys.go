@@ -1,0 +1,308 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Key is one setting: a row of the reference.
+type Key struct {
+	Path    string // as written in weir.yaml, levels joined with dots
+	Type    string // for people: "duration", "size", "address", "disk, os or memory"
+	Default string // as written in the file; "" is empty
+	Dev     string // the default of `weir dev`, where it differs
+	Help    string // what it does, in whole sentences
+	List    bool
+
+	set func(*Config, string) error // lists: joined with commas
+	get func(*Config) string
+}
+
+// Env is the environment variable that overrides k.
+func (k *Key) Env() string {
+	return "WEIR_" + strings.ToUpper(strings.ReplaceAll(k.Path, ".", "_"))
+}
+
+// Keys is every setting in the order of the file.
+var Keys = []Key{
+	text("data_dir", "folder", "./weir-data", func(c *Config) *string { return &c.DataDir }, notEmpty,
+		"Everything Weir keeps: the event log, rules, its own CA and keys, the admin token. Made if missing, mode 0700."),
+	text("account_id", "12 digits", "123456789012", func(c *Config) *string { return &c.AccountID }, pattern(`^[0-9]{12}$`, "12 digits"),
+		"The AWS account Weir answers as: accountid() in rules, and ARNs."),
+	text("region", "text", "us-east-1", func(c *Config) *string { return &c.Region }, pattern(`^[a-z0-9-]{1,32}$`, "a region such as us-east-1"),
+		"The AWS region Weir answers as, and the one actions use unless they or AWS_REGION name another."),
+	choice("durability", "disk", []string{"disk", "os", "memory"}, func(c *Config) *string { return &c.Durability },
+		"What a PUBACK or a 200 promises. disk: the event is synced to disk and survives a power cut. os: it is written, and survives kill -9 but not a power cut. memory: gone with the process; for tests."),
+	count("partitions", "1", 1, 64, func(c *Config) *int { return &c.Partitions },
+		"Streams the events are spread over. One keeps up with over 60,000 messages a second. Fixed when the data folder is made; a later change is refused."),
+	choice("limits", "aws", []string{"aws", "relaxed"}, func(c *Config) *string { return &c.Limits },
+		"Limits of shape, such as sizes and levels. aws: those of AWS IoT Core. relaxed: payloads of 1 MiB, topics of 1,024 bytes and 32 levels, 1,000 in flight, the MQTT standard where AWS differs from it."),
+	choice("rates", "off", []string{"off", "aws"}, func(c *Config) *string { return &c.Rates },
+		"Limits of rate. aws: 100 publishes and 512 KiB a second and connection, 1 CONNECT a second and client id. off: none."),
+	text("rules_dir", "folder", "", func(c *Config) *string { return &c.RulesDir }, nil,
+		"A folder of rule files (.json, .yaml, .yml), applied at start and again when one changes. A bad file keeps the rule it had; a removed one leaves its rule, `weir rule delete` ends it. Empty: rules are made with `weir rule apply` only."),
+
+	address("listen.mqtt", "", func(c *Config) *string { return &c.Listen.MQTT },
+		"MQTT in plain text, without credentials. Loopback only, for development. Empty: off.").dev("127.0.0.1:1883"),
+	address("listen.mqtts", "127.0.0.1:8883", func(c *Config) *string { return &c.Listen.MQTTS },
+		"MQTT over TLS with client certificates. Empty: off."),
+	address("listen.https", "127.0.0.1:8443", func(c *Config) *string { return &c.Listen.HTTPS },
+		"HTTPS publish, POST /topics/<topic>, with client certificates. Empty: off."),
+	address("listen.api", "127.0.0.1:8080", func(c *Config) *string { return &c.Listen.API },
+		"The control API the command line uses, /healthz and /metrics. Plain HTTP with a bearer token: put a TLS proxy in front of it before it leaves the machine."),
+	address("listen.nats", "127.0.0.1:4222", func(c *Config) *string { return &c.Listen.NATS },
+		"The embedded NATS server, for data teams with nats-reader.creds, which may only consume events. Loopback only. Empty: off."),
+
+	list("tls.names", "", func(c *Config) *[]string { return &c.TLS.Names },
+		"Names and addresses devices connect to, for the certificate Weir makes for itself; localhost, 127.0.0.1 and ::1 are always in it."),
+
+	text("nats.url", "text", "", func(c *Config) *string { return &c.NATS.URL }, optional(checkNATSURL),
+		"An external NATS cluster, nats://host:port or tls://host:port, several with commas. Empty: the embedded server."),
+	text("nats.creds", "file", "", func(c *Config) *string { return &c.NATS.Creds }, nil,
+		"Credentials file for nats.url."),
+
+	size("events.max_bytes", "8GiB", 64<<20, math.MaxInt64, func(c *Config) *int64 { return &c.Events.MaxBytes },
+		"How large the log may grow. At the limit publishers get an error; nothing is dropped. Keep it well below the free space of the volume."),
+	duration("events.max_age", "24h", time.Minute, 10*365*24*time.Hour, func(c *Config) *time.Duration { return &c.Events.MaxAge },
+		"How long events are kept. Replay, sessions and `weir tail --since` reach back this far."),
+	count("events.max_subjects", "1000000", 1, 1<<30, func(c *Config) *int { return &c.Events.MaxSubjects },
+		"Different topics on the log at a time. Past it a new topic is refused with quota exceeded: each one costs memory."),
+
+	duration("retry.for", "1h", time.Second, 30*24*time.Hour, func(c *Config) *time.Duration { return &c.Retry.For },
+		"How long an action waits for a destination that cannot be reached before its results go to the error action."),
+	choice("retry.tries", "weir", []string{"weir", "aws"}, func(c *Config) *string { return &c.Retry.Tries },
+		"What counts as a try. weir: an answer only; time-outs and refused connections wait up to retry.for. aws: those too, so a destination that is away loses results to the error action as it does at AWS."),
+
+	boolean("http.allow_private", "false", func(c *Config) *bool { return &c.HTTP.AllowPrivate },
+		"Allow webhooks to private and loopback addresses, and plain http. Off, the address is checked when it is dialled.").dev("true"),
+
+	duration("safety.connect_timeout", "10s", time.Second, 5*time.Minute, func(c *Config) *time.Duration { return &c.Safety.ConnectTimeout },
+		"From accepting a connection to a complete CONNECT, TLS included."),
+	count("safety.unauthenticated", "500", 1, 1<<20, func(c *Config) *int { return &c.Safety.Unauthenticated },
+		"Connections one address may hold before they have logged in."),
+	count("safety.failed_logins", "10", 1, 1<<20, func(c *Config) *int { return &c.Safety.FailedLogins },
+		"Failed log-ins a second and address; more are cut without an answer."),
+	count("safety.connections", "100000", 1, 1<<24, func(c *Config) *int { return &c.Safety.Connections },
+		"Device connections in all."),
+
+	list("api.hosts", "", func(c *Config) *[]string { return &c.API.Hosts },
+		"Host names the control API may be reached by beside loopback ones. Requests with another Host header are refused, so that no web page can reach it through DNS."),
+
+	choice("log.level", "info", []string{"debug", "info", "warn", "error"}, func(c *Config) *string { return &c.Log.Level },
+		"The least level that is logged, to standard error."),
+	choice("log.format", "text", []string{"text", "json"}, func(c *Config) *string { return &c.Log.Format },
+		"The form of log lines."),
+
+	boolean("debug.pprof", "false", func(c *Config) *bool { return &c.Debug.Pprof },
+		"Serve Go profiles at /debug/pprof/ of the control API, with the admin token."),
+}
+
+// Lookup returns the key written as path, or nil.
+func Lookup(path string) *Key {
+	for i := range Keys {
+		if Keys[i].Path == path {
+			return &Keys[i]
+		}
+	}
+	return nil
+}
+
+// Set gives the key at path the value text, as a file would.
+func (c *Config) Set(path, text string) error {
+	k := Lookup(path)
+	if k == nil {
+		return fmt.Errorf("unknown key %q", path)
+	}
+	if err := k.set(c, text); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// Get returns the value of the key at path as a file would write it.
+func (c *Config) Get(path string) string {
+	if k := Lookup(path); k != nil {
+		return k.get(c)
+	}
+	return ""
+}
+
+func (k Key) dev(value string) Key {
+	k.Dev = value
+	return k
+}
+
+func text(path, typ, def string, at func(*Config) *string, check func(string) error, help string) Key {
+	return Key{Path: path, Type: typ, Default: def, Help: help,
+		get: func(c *Config) string { return *at(c) },
+		set: func(c *Config, s string) error {
+			if check != nil {
+				if err := check(s); err != nil {
+					return err
+				}
+			}
+			*at(c) = s
+			return nil
+		}}
+}
+
+func choice(path, def string, values []string, at func(*Config) *string, help string) Key {
+	k := text(path, or(values), def, at, func(s string) error {
+		if !slices.Contains(values, s) {
+			return &hinted{msg: fmt.Sprintf("expected %s, found %q", or(values), s), near: s, names: values}
+		}
+		return nil
+	}, help)
+	return k
+}
+
+func address(path, def string, at func(*Config) *string, help string) Key {
+	return text(path, "host:port", def, at, optional(func(s string) error {
+		host, port, err := net.SplitHostPort(s)
+		if err != nil {
+			return fmt.Errorf("expected host:port, found %q", s)
+		}
+		if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+			return fmt.Errorf("port %q is not a number from 0 to 65535", port)
+		}
+		if host == "" {
+			return fmt.Errorf("%q names no host: write 127.0.0.1%s for this machine only, 0.0.0.0%s for every interface", s, s, s)
+		}
+		return nil
+	}), help)
+}
+
+func list(path, def string, at func(*Config) *[]string, help string) Key {
+	return Key{Path: path, Type: "list of names", Default: def, Help: help, List: true,
+		get: func(c *Config) string { return strings.Join(*at(c), ",") },
+		set: func(c *Config, s string) error {
+			var names []string
+			for n := range strings.SplitSeq(s, ",") {
+				n = strings.TrimSpace(n)
+				if n == "" {
+					continue
+				}
+				if strings.ContainsAny(n, " /:\"'") && net.ParseIP(n) == nil {
+					return fmt.Errorf("%q is neither a host name nor an address", n)
+				}
+				names = append(names, n)
+			}
+			*at(c) = names
+			return nil
+		}}
+}
+
+func count(path, def string, min, max int, at func(*Config) *int, help string) Key {
+	return Key{Path: path, Type: fmt.Sprintf("number, %s to %s", grouped(min), grouped(max)), Default: def, Help: help,
+		get: func(c *Config) string { return strconv.Itoa(*at(c)) },
+		set: func(c *Config, s string) error {
+			n, err := strconv.Atoi(strings.ReplaceAll(s, "_", ""))
+			if err != nil {
+				return fmt.Errorf("expected a whole number, found %q", s)
+			}
+			if n < min || n > max {
+				return fmt.Errorf("%s is out of range: from %s to %s", grouped(n), grouped(min), grouped(max))
+			}
+			*at(c) = n
+			return nil
+		}}
+}
+
+func boolean(path, def string, at func(*Config) *bool, help string) Key {
+	return Key{Path: path, Type: "true or false", Default: def, Help: help,
+		get: func(c *Config) string { return strconv.FormatBool(*at(c)) },
+		set: func(c *Config, s string) error {
+			switch s {
+			case "true":
+				*at(c) = true
+			case "false":
+				*at(c) = false
+			default:
+				return fmt.Errorf("expected true or false, found %q", s)
+			}
+			return nil
+		}}
+}
+
+func size(path, def string, min, max int64, at func(*Config) *int64, help string) Key {
+	return Key{Path: path, Type: "size", Default: def, Help: help,
+		get: func(c *Config) string { return FormatSize(*at(c)) },
+		set: func(c *Config, s string) error {
+			n, err := ParseSize(s)
+			if err != nil {
+				return err
+			}
+			if n < min {
+				return fmt.Errorf("%s is too small: at least %s", s, FormatSize(min))
+			}
+			if n > max {
+				return fmt.Errorf("%s is too large: at most %s", s, FormatSize(max))
+			}
+			*at(c) = n
+			return nil
+		}}
+}
+
+func duration(path, def string, min, max time.Duration, at func(*Config) *time.Duration, help string) Key {
+	return Key{Path: path, Type: "duration", Default: def, Help: help,
+		get: func(c *Config) string { return FormatDuration(*at(c)) },
+		set: func(c *Config, s string) error {
+			d, err := ParseDuration(s)
+			if err != nil {
+				return err
+			}
+			if d < min || d > max {
+				return fmt.Errorf("%s is out of range: from %s to %s", s, FormatDuration(min), FormatDuration(max))
+			}
+			*at(c) = d
+			return nil
+		}}
+}
+
+func notEmpty(s string) error {
+	if s == "" {
+		return fmt.Errorf("must not be empty")
+	}
+	return nil
+}
+
+func optional(check func(string) error) func(string) error {
+	return func(s string) error {
+		if s == "" {
+			return nil
+		}
+		return check(s)
+	}
+}
+
+func pattern(re, want string) func(string) error {
+	r := regexp.MustCompile(re)
+	return func(s string) error {
+		if !r.MatchString(s) {
+			return fmt.Errorf("expected %s, found %q", want, s)
+		}
+		return nil
+	}
+}
+
+// or joins values for people: "a, b or c".
+func or(values []string) string {
+	if len(values) < 2 {
+		return strings.Join(values, "")
+	}
+	return strings.Join(values[:len(values)-1], ", ") + " or " + values[len(values)-1]
+}
+
+// hinted is an error of a value that is perhaps a misspelling of one of names.
+type hinted struct {
+	msg, near string
+	names     []string
+}
+
+func (e *hinted) Error() string { return e.msg }

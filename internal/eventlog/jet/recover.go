@@ -1,0 +1,112 @@
+package jet
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+var (
+	errDiskFull = errors.New("the disk is almost full")
+	errUnknown  = errors.New("the store did not confirm in time; the outcome is unknown")
+	errReopen   = errors.New("the store is being opened again")
+)
+
+// fail says that the store of generation gen must be opened again. For an
+// external cluster a new connection is all there is to open.
+func (s *Store) fail(gen uint64, err error) {
+	s.mu.Lock()
+	if gen == s.gen && s.broken == nil && !s.closed {
+		s.broken = err
+		s.signal()
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+	s.mu.Unlock()
+}
+
+// signal wakes those who wait for a change. s.mu is held.
+func (s *Store) signal() {
+	close(s.change)
+	s.change = make(chan struct{})
+}
+
+// state returns the generation, why it is broken, and a channel that is closed
+// when either changes.
+func (s *Store) state() (gen uint64, broken error, change <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return s.gen, errStale, s.change
+	}
+	return s.gen, s.broken, s.change
+}
+
+// Run watches the disk and opens the store again whenever an appender has lost
+// it, until ctx ends.
+func (s *Store) Run(ctx context.Context) error {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	var retry time.Time // no reopening before
+	wait := 100 * time.Millisecond
+	wasLow := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-s.wake:
+		}
+		if err := s.disk.look(); err != nil {
+			s.Logger().Error("cannot read the free space of the data folder", "err", err)
+		}
+		if low := s.disk.low(); low != wasLow {
+			wasLow = low
+			if low {
+				s.Logger().Error("the disk is almost full: publishes are refused", "free", s.disk.free.Load(), "needed", s.disk.reserve)
+			} else {
+				s.Logger().Info("the disk has room again", "free", s.disk.free.Load())
+			}
+		}
+		_, broken, _ := s.state()
+		if broken == nil {
+			wait = 100 * time.Millisecond
+			continue
+		}
+		if !s.disk.roomy() || time.Now().Before(retry) {
+			continue
+		}
+		if err := s.reopen(); err != nil {
+			s.Logger().Error("cannot open the store again; trying on", "err", err)
+			retry, wait = time.Now().Add(wait), min(2*wait, 2*time.Second)
+			continue
+		}
+		s.Logger().Warn("the store was opened again", "reason", broken)
+	}
+}
+
+func (s *Store) reopen() error {
+	s.mu.Lock()
+	srv := s.srv
+	s.srv = nil
+	s.dropIdle()
+	s.mu.Unlock()
+	if srv != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	}
+	if s.o.URL == "" {
+		if err := s.start(); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.gen++
+	s.broken = nil
+	s.dropIdle()
+	s.signal()
+	s.mu.Unlock()
+	return nil
+}

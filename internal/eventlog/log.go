@@ -1,0 +1,436 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/eventlog/jet"
+)
+
+// Durability says what an acknowledgement means.
+type Durability = jet.Durability
+
+const (
+	Disk   = jet.Disk   // synced: survives a power cut; the zero value
+	OS     = jet.OS     // written: survives kill -9, not a power cut
+	Memory = jet.Memory // survives nothing; for tests
+)
+
+// MaxPayload bounds an event's payload, in bytes.
+const MaxPayload = jet.MaxMessage
+
+// maxHeader bounds the headers of an event: NATS counts them in 16 bits.
+const maxHeader = 60 << 10
+
+// Options open a Log.
+type Options struct {
+	Dir         string // of the embedded store; unused with URL
+	URL, Creds  string // of an external NATS cluster; "": embedded
+	Durability  Durability
+	Partitions  int                   // default 1; fixed when the folder is made, a change is refused
+	MaxBytes    int64                 // of all events; publishers get errs.Quota beyond it; default 70 % of the volume
+	MaxAge      time.Duration         // of an event; default 24 h
+	MaxSubjects int                   // distinct live topics, all partitions together; default 1,000,000
+	ListenAddr  string                // where data teams reach the embedded server; "": nowhere
+	Logger      *slog.Logger          // default: discard
+	Now         func() time.Time      // default time.Now
+	Registerer  prometheus.Registerer // default: none
+	Deadline    time.Duration         // of a commit's answer; default 10 s
+}
+
+// Receipt is told of each appended event, by the partition's appender
+// goroutine, in append order. It must not block, and must be comparable (a
+// pointer).
+type Receipt interface {
+	// Appended: err nil means committed and (Disk) synced; e.Seq and
+	// e.Partition are set. Kinds of err: Quota (stream or disk full, subject
+	// limit), TooLarge, Unavailable (not stored, or the outcome is unknown).
+	// After one failure all events of the same Receipt queued behind it fail too.
+	Appended(token uint64, e *event.Event, err error)
+	// Flush comes once after the last Appended of a commit, for each Receipt
+	// the commit touched.
+	Flush()
+}
+
+// Log is the event log. Its methods may be called concurrently.
+type Log struct {
+	o     Options
+	store *jet.Store
+	log   *slog.Logger
+	parts []*partition
+	m     *metrics
+	done  chan struct{} // closed when Run or Close ends the log
+	once  sync.Once
+
+	mu       sync.Mutex                    // guards what follows
+	services []func(context.Context) error // of buckets, run by Run
+	running  *errgroup.Group
+	runCtx   context.Context
+}
+
+// partition is one stream with its appender and its ring.
+type partition struct {
+	l        *Log
+	n        int
+	stream   string
+	ring     *ring
+	appender *jet.Appender[entry]
+	first    atomic.Uint64 // first sequence there is; set before trimming
+	subjects subjects
+
+	holdMu sync.Mutex // guards holds
+	holds  map[string]func() uint64
+
+	// Of the appender's goroutine.
+	commit  []*event.Event
+	touched []Receipt
+	seen    map[Receipt]struct{}
+}
+
+// entry is one event in an appender's queue.
+type entry struct {
+	p     *partition
+	e     *event.Event
+	r     Receipt
+	token uint64
+}
+
+func (x entry) Len() int  { return 1 }
+func (x entry) Size() int { return size(x.e) }
+func (x entry) AppendSubject(b []byte, _ int) []byte {
+	return appendSubject(b, uint16(x.p.n), x.e.Topic)
+}
+func (x entry) AppendHeader(b []byte, _ int) []byte { return appendHeader(b, x.e) }
+func (x entry) Payload(int) []byte                  { return x.e.Payload }
+func (x entry) Owner() any {
+	if x.r == nil {
+		return nil
+	}
+	return x.r
+}
+
+// size estimates the stored bytes of e.
+func size(e *event.Event) int {
+	n := 100 + len(e.Payload) + len(e.Topic) + len(e.ClientID) + len(e.Principal) + len(e.Key)
+	if p := e.Props; p != nil {
+		n += 64 + len(p.ContentType) + len(p.ResponseTopic) + 2*len(p.CorrelationData)
+		for _, u := range p.User {
+			n += 8 + len(u.Key) + len(u.Value)
+		}
+	}
+	return n
+}
+
+// Open starts the embedded server, or connects to the cluster, makes or opens
+// the streams and reads their committed ends.
+// Errors: errs.Invalid (options, a changed partition count), errs.Unavailable.
+func Open(ctx context.Context, o Options) (*Log, error) {
+	const op = "eventlog.Open"
+	if o.Partitions == 0 {
+		o.Partitions = 1
+	}
+	if o.Partitions < 0 || o.Partitions > event.MaxPartitions {
+		return nil, errs.Errorf(op, errs.Invalid, "%d partitions: must be 1 to %d", o.Partitions, event.MaxPartitions)
+	}
+	if o.MaxAge == 0 {
+		o.MaxAge = 24 * time.Hour
+	}
+	if o.MaxSubjects == 0 {
+		o.MaxSubjects = 1_000_000
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s, err := jet.Open(ctx, jet.Options{
+		Dir: o.Dir, URL: o.URL, Creds: o.Creds, Durability: o.Durability, MaxBytes: o.MaxBytes,
+		ListenAddr: o.ListenAddr, Logger: o.Logger, Deadline: o.Deadline,
+	})
+	if err != nil {
+		return nil, errs.E(op, errs.KindOf(err), err)
+	}
+	l := &Log{o: o, store: s, log: o.Logger, done: make(chan struct{})}
+	if err := l.open(); err != nil {
+		return nil, errors.Join(errs.E(op, errs.KindOf(err), err), s.Close())
+	}
+	l.m = newMetrics(l)
+	return l, nil
+}
+
+func (l *Log) open() error {
+	maxBytes := l.store.MaxBytes() / int64(l.o.Partitions)
+	for i := range l.o.Partitions {
+		p := &partition{
+			l: l, n: i, stream: "EVENTS-" + strconv.Itoa(i),
+			ring: newRing(ringEvents, ringBytes), holds: map[string]func() uint64{}, seen: map[Receipt]struct{}{},
+		}
+		meta, st, err := l.store.Ensure(jet.StreamConfig{
+			Name:        p.stream,
+			Subjects:    []string{subjectRoot + strconv.Itoa(i) + ".>"},
+			Description: "Weir's events, partition " + strconv.Itoa(i),
+			Metadata:    map[string]string{metaPartitions: strconv.Itoa(l.o.Partitions)},
+		})
+		if err != nil {
+			return err
+		}
+		if n := meta[metaPartitions]; n != strconv.Itoa(l.o.Partitions) {
+			return errs.Errorf("eventlog.Open", errs.Invalid,
+				"the log was made with %s partitions, %d are asked for; the number cannot be changed", n, l.o.Partitions)
+		}
+		p.subjects.init(p)
+		p.appender = jet.NewAppender(l.store, jet.AppenderConfig[entry]{
+			Stream: p.stream, MaxUnits: queueEvents, MaxQueue: queueBytes, MaxBytes: maxBytes,
+			Admit: p.admit, Opened: p.opened, Committed: p.committed,
+		})
+		p.opened(st)
+		l.parts = append(l.parts, p)
+	}
+	return nil
+}
+
+const (
+	metaPartitions = "weir.partitions"
+	queueEvents    = 8192
+	queueBytes     = 32 << 20
+	ringEvents     = 16384
+	ringBytes      = 16 << 20
+)
+
+// Run runs the appenders, trimming, the disk watch and, where it is needed,
+// the reopening of the store. It returns when all of it has ended; what was
+// queued by then has failed.
+func (l *Log) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	defer l.end()
+	// The store outlives the appenders: they may need it to end well.
+	storeCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	storeDone := make(chan error, 1)
+	go func() { storeDone <- l.store.Run(storeCtx) }()
+	for _, p := range l.parts {
+		g.Go(func() error { return p.appender.Run(ctx) })
+		if !l.store.Embedded() {
+			g.Go(func() error { return p.watchEnd(ctx) })
+		}
+	}
+	g.Go(func() error { return l.trim(ctx) })
+	l.mu.Lock()
+	l.running, l.runCtx = g, ctx
+	for _, f := range l.services {
+		g.Go(func() error { return f(ctx) })
+	}
+	l.services = nil
+	l.mu.Unlock()
+	g.Go(func() error { <-ctx.Done(); return nil })
+	err := g.Wait()
+	l.mu.Lock()
+	l.running = nil
+	l.mu.Unlock()
+	stop()
+	return errors.Join(err, <-storeDone)
+}
+
+// Serve adds f to what Run runs, whether Run has begun or not. It is how a
+// bucket gets its appender's goroutine.
+func (l *Log) Serve(f func(context.Context) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running != nil {
+		g, ctx := l.running, l.runCtx
+		g.Go(func() error { return f(ctx) })
+		return
+	}
+	l.services = append(l.services, f)
+}
+
+// Store returns the store the log lies in, for what else lies there.
+func (l *Log) Store() *jet.Store { return l.store }
+
+func (l *Log) end() { l.once.Do(func() { close(l.done) }) }
+
+// Close shuts the store down. Run must have returned, or not have been called.
+func (l *Log) Close() error {
+	l.end()
+	l.m.unregister()
+	return l.store.Close()
+}
+
+// Addr returns the address data teams reach the embedded server at; "" where
+// it does not listen.
+func (l *Log) Addr() string { return l.store.Addr() }
+
+// Partitions returns the number of partitions.
+func (l *Log) Partitions() int { return len(l.parts) }
+
+// Partition returns the partition of an ordering key.
+func (l *Log) Partition(key string) uint16 {
+	if len(l.parts) == 1 {
+		return 0
+	}
+	h := fnv.New64a()
+	h.Write([]byte(key))
+	return uint16(h.Sum64() % uint64(len(l.parts)))
+}
+
+// Append queues e; Seq and Partition are filled in at commit. It blocks while
+// the partition's queue is full, until ctx ends or the log closes; then it
+// returns an error and Appended is not called. nil means Appended will be
+// called exactly once. r may be nil.
+// Errors: ctx's, errs.Unavailable.
+func (l *Log) Append(ctx context.Context, e *event.Event, r Receipt, token uint64) error {
+	if e.Received.IsZero() {
+		e.Received = l.o.Now().UTC().Truncate(time.Millisecond)
+	}
+	p := l.parts[0]
+	if len(l.parts) > 1 {
+		p = l.parts[l.Partition(e.OrderingKey())]
+	}
+	return p.appender.Append(ctx, entry{p: p, e: e, r: r, token: token})
+}
+
+// waiter is the Receipt of Publish.
+type waiter chan error
+
+func (w *waiter) Appended(_ uint64, _ *event.Event, err error) { *w <- err }
+func (w *waiter) Flush()                                       {}
+
+// Publish appends one event and waits for the outcome. When ctx ends first the
+// event may still be stored.
+func (l *Log) Publish(ctx context.Context, e *event.Event) error {
+	w := make(waiter, 1)
+	if err := l.Append(ctx, e, &w, 0); err != nil {
+		return err
+	}
+	select {
+	case err := <-w:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Committed returns the last committed sequence of partition p; 0 where it is
+// empty.
+func (l *Log) Committed(p int) uint64 { return l.parts[p].ring.end() }
+
+// First returns the first sequence of partition p that has not been trimmed.
+func (l *Log) First(p int) uint64 { return l.parts[p].first.Load() }
+
+// Clamp returns pos, or the committed end of partition p where pos lies beyond
+// it: after a lost tail its sequences are used again. Whoever keeps a position
+// passes it through here when the log has been opened.
+func (l *Log) Clamp(p int, pos uint64) uint64 { return min(pos, l.Committed(p)) }
+
+// opened takes over the stream's extent.
+func (p *partition) opened(st jet.StreamState) {
+	p.first.Store(max(st.FirstSeq, p.first.Load(), 1))
+	p.subjects.opened(st.Subjects)
+	switch end := p.ring.end(); {
+	case end > st.LastSeq:
+		p.l.log.Error("the log has lost its end", "partition", p.n, "had", end, "has", st.LastSeq)
+		p.ring.clamp(st.LastSeq)
+	default:
+		p.ring.reset(st.LastSeq)
+	}
+}
+
+// admit refuses what the store would refuse, before it is written.
+func (p *partition) admit(x *entry) error {
+	const op = "eventlog.Append"
+	if n := len(x.e.Payload); n > MaxPayload {
+		return errs.E(op, errs.TooLarge, fmt.Errorf("payload of %d bytes, at most %d are allowed", n, MaxPayload))
+	}
+	if size(x.e)-len(x.e.Payload) > maxHeader/4 {
+		// Only now is it worth counting exactly.
+		if n := len(appendHeader(nil, x.e)); n > maxHeader {
+			return errs.E(op, errs.TooLarge, fmt.Errorf("properties of %d bytes, at most %d are allowed", n, maxHeader))
+		}
+	}
+	return p.subjects.admit(x.e.Topic)
+}
+
+// committed hands a commit on: first to the followers, then to the receipts, so
+// that whoever has its acknowledgement finds the event.
+func (p *partition) committed(units []entry, res []jet.Result) {
+	p.commit, p.touched = p.commit[:0], p.touched[:0]
+	bytes := 0
+	for i := range units {
+		e := units[i].e
+		if res[i].Err == nil {
+			e.Seq, e.Partition = res[i].Seq, uint16(p.n)
+			p.commit = append(p.commit, e)
+			bytes += len(e.Payload)
+		}
+	}
+	p.ring.push(p.commit)
+	p.l.m.appended.Add(float64(len(p.commit)))
+	p.l.m.appendedBytes.Add(float64(bytes))
+	p.l.m.failed.Add(float64(len(units) - len(p.commit)))
+	var last Receipt
+	for i := range units {
+		r := units[i].r
+		if r == nil {
+			continue
+		}
+		r.Appended(units[i].token, units[i].e, res[i].Err)
+		if r != last {
+			last = r
+			if _, ok := p.seen[r]; !ok {
+				p.seen[r] = struct{}{}
+				p.touched = append(p.touched, r)
+			}
+		}
+	}
+	for _, r := range p.touched {
+		r.Flush()
+	}
+	clear(p.seen)
+	clear(p.touched)
+	clear(p.commit)
+}
+
+// seqAt returns the sequence of the first event stored at t or later, and the
+// sequence behind the committed end where there is none.
+func (p *partition) seqAt(t time.Time) (uint64, error) {
+	seq := p.ring.end() + 1
+	_, err := p.l.store.Fetch(jet.Query{Stream: p.stream, Since: t, Max: 1}, func(m *jet.Message) error {
+		seq = min(seq, m.Seq)
+		return nil
+	})
+	return seq, err
+}
+
+// watchEnd follows what other processes append to an external store. Followers
+// read it from the stream.
+func (p *partition) watchEnd(ctx context.Context) error {
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		st, err := p.l.store.State(p.stream)
+		if err != nil {
+			continue // the appender reports it
+		}
+		if st.FirstSeq > p.first.Load() {
+			p.first.Store(st.FirstSeq)
+		}
+		p.ring.extend(st.LastSeq)
+	}
+}

@@ -1,0 +1,45 @@
+package rules
+
+import (
+	"context"
+
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/rules/eval"
+	"github.com/weir-iot/weir/rules/sql"
+)
+
+// SQL is AWS IoT SQL as the engine's Language.
+type SQL struct {
+	AccountID string
+	Lookups   eval.Lookups
+}
+
+var _ Language = SQL{}
+
+// Compile implements Language. Its error is a *sql.Error.
+func (l SQL) Compile(r *Rule) (Program, error) {
+	stmt, err := sql.Parse(r.SQL)
+	if err != nil {
+		return nil, err
+	}
+	p, _, err := eval.Compile(stmt, eval.Options{Version: r.SQLVersion, RuleName: r.Name, AccountID: l.AccountID, Lookups: l.Lookups})
+	if err != nil {
+		return nil, err
+	}
+	return SQLProgram{p}, nil
+}
+
+// NewMachine implements Language.
+func (SQL) NewMachine() Machine { return sqlMachine{eval.NewMachine()} }
+
+// SQLProgram is a compiled statement of AWS IoT SQL.
+type SQLProgram struct{ *eval.Program }
+
+// Eval implements Program.
+func (p SQLProgram) Eval(ctx context.Context, m Machine, e *event.Event) ([]byte, bool, error) {
+	return p.Program.Eval(ctx, m.(sqlMachine).Machine, e)
+}
+
+type sqlMachine struct{ *eval.Machine }
+
+func (m sqlMachine) Exceeded() uint64 { return m.RegexLimitHits() }
