@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weir-iot/weir/control"
@@ -203,22 +201,14 @@ func (s *Server) checkRule(ctx context.Context, r *rules.Rule) error {
 		return errs.Errorf(op, errs.Invalid, "the rule has no action")
 	}
 	for i := range r.Actions {
-		a, _, err := s.newAction(ctx, r, p, &r.Actions[i], false)
-		if err != nil {
-			return err
-		}
-		if err := a.Close(ctx); err != nil {
-			return err
+		if err := s.lanes.Check(ctx, r.Name, p.Program, r.Actions[i].Kind, r.Actions[i].Params, false); err != nil {
+			return errs.E(op, errs.Invalid, err)
 		}
 	}
-	if r.ErrorAction == nil {
-		return nil
+	if e := r.ErrorAction; e != nil {
+		if err := s.lanes.Check(ctx, r.Name, p.Program, e.Kind, e.Params, true); err != nil {
+			return errs.E(op, errs.Invalid, err)
+		}
 	}
-	a, _, err := s.newAction(ctx, r, p, r.ErrorAction, true)
-	if err != nil {
-		return err
-	}
-	return errors.Join(a.Close(ctx))
+	return nil
 }
-
-func known(kinds []string) string { return strings.Join(kinds, ", ") }
