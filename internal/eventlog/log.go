@@ -381,6 +381,9 @@ func (p *partition) committed(units []entry, res []jet.Result) {
 		}
 	}
 	p.ring.push(p.commit)
+	if len(p.commit) > 0 {
+		p.l.m.commits.Inc()
+	}
 	p.l.m.appended.Add(float64(len(p.commit)))
 	p.l.m.appendedBytes.Add(float64(bytes))
 	p.l.m.failed.Add(float64(len(units) - len(p.commit)))

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -68,6 +69,8 @@ type Store struct {
 	wake chan struct{} // tells Run that broken was set
 	disk disk
 	wrap func(net.Conn) net.Conn // tests put a fault between
+
+	cursors atomic.Int32 // open ones
 }
 
 // Open starts the embedded server or connects to the cluster.
