@@ -86,6 +86,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 			return nil, errs.E(op, errs.Unavailable, err)
 		}
 		s.put(c, 1)
+		s.maxDir = o.MaxBytes // 0: the cluster's own limits
+		s.Logger().Warn("the NATS cluster decides what an acknowledgement is worth: it should run with sync_interval: always and three servers, which Weir cannot see from here")
 		return s, nil
 	}
 	if o.Dir == "" {
@@ -146,7 +148,8 @@ func (s *Store) start() error {
 	}
 	// The limit of the server lies above that of the streams: a stream answers
 	// when it is full, the server's limit would fail a commit half way.
-	srv, err := startServer(s.o, s.gate, s.maxDir+s.maxDir/4+1<<30)
+	limit := min(s.maxDir+s.maxDir/4+1<<30, int64(s.disk.size/100*95))
+	srv, err := startServer(s.o, s.gate, limit)
 	if err != nil {
 		return err
 	}
