@@ -161,7 +161,7 @@ func (a *Appender[T]) Run(ctx context.Context) error {
 			return nil
 		}
 		gen, broken, change := a.s.state()
-		if gen != a.gen || broken != nil {
+		if a.s.Embedded() && (gen != a.gen || broken != nil) {
 			// Another appender has lost the store.
 			a.conn.close()
 			a.conn = nil
@@ -710,7 +710,7 @@ func (a *Appender[T]) patient(began time.Time) error {
 			return errDiskFull
 		}
 	}
-	if gen, broken, _ := a.s.state(); gen != a.gen || broken != nil {
+	if gen, broken, _ := a.s.state(); a.s.Embedded() && (gen != a.gen || broken != nil) {
 		return errReopen
 	}
 	return nil
@@ -732,7 +732,9 @@ func (a *Appender[T]) lost(err error) {
 	a.conn.close()
 	a.conn = nil
 	a.s.Logger().Error("an append has no answer", "stream", a.c.Stream, "err", err)
-	a.s.fail(a.gen, err)
+	if a.s.Embedded() {
+		a.s.fail(a.gen, err)
+	}
 }
 
 // connect waits for a healthy store, connects, and reads the stream's end.
