@@ -483,6 +483,9 @@ func (c *client) leave(err error) {
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
+	if tc, ok := c.conn.(*tls.Conn); ok {
+		tc.CloseWrite() // close_notify
+	}
 	if c.v5 && f.code >= codeUnspecified && f.code != codeKeepAlive {
 		c.out.finish(c.s.safety.CloseGrace)
 	}
