@@ -110,6 +110,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.out = newOutbox(nc, &s.wg, s.safety.PendingBytes/2)
 	c.conn = c.out
 	c.sess = newSession(c, len(s.routed))
+	c.out.drained = c.sess.hasDrained
 	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
@@ -483,6 +484,9 @@ func (c *client) leave(err error) {
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
+	if tc, ok := c.conn.(*tls.Conn); ok {
+		tc.CloseWrite() // close_notify
+	}
 	if c.v5 && f.code >= codeUnspecified && f.code != codeKeepAlive {
 		c.out.finish(c.s.safety.CloseGrace)
 	}
@@ -530,13 +534,8 @@ func (w *willReceipt) Flush() {}
 // error that the connection was lost.
 func (c *client) loop() error {
 	s := c.sess
+	c.rd.beforeRead = c.beforeRead
 	for {
-		if c.rd.buffered() == 0 {
-			c.countPublishes()
-			if f := c.beforeRead(); f != nil {
-				return f
-			}
-		}
 		h, body, err := c.rd.next(c.s.limits.PacketBytes, 0)
 		if err != nil {
 			return err
@@ -576,18 +575,14 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
-		if h>>4 != packets.Publish && h>>4 != packets.Puback {
-			s.mu.Lock()
-			s.write()
-			s.mu.Unlock()
-		}
 	}
 }
 
 // beforeRead writes what the packets so far have led to, and waits while a
 // client that does not read has too much pending: its own packets are then not
 // read either.
-func (c *client) beforeRead() *fault {
+func (c *client) beforeRead() error {
+	c.countPublishes()
 	s := c.sess
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,7 +20,6 @@ import (
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/errs"
-	"github.com/weir-iot/weir/internal/event"
 )
 
 var versions = []byte{4, 5}
@@ -925,8 +924,9 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	stuck := false
 	for range 10_000 {
 		p.nc.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
-		if _, err := p.nc.Write(b); err != nil {
+		if n, err := p.nc.Write(b); err != nil {
 			stuck = true
+			b = append(b[n:], b[:n]...) // go on where it stopped
 			break
 		}
 	}
@@ -938,6 +938,40 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	r.s.mu.Unlock()
 	if n := c.out.Pending(); n > 64<<10 {
 		t.Error(n, "bytes pending")
+	}
+	// It reads again, and is heard again.
+	go io.Copy(io.Discard, p.nc)
+	p.nc.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	for range 500 {
+		if _, err := p.nc.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The window has room but the socket has not: when the client reads, what
+// waits comes without any further acknowledgement.
+func TestSocketThatFillsBeforeTheWindow(t *testing.T) {
+	for _, queued := range []int{0, 1000} {
+		r := start(t, func(o *Options) {
+			o.Safety.QueuedMessages, o.Safety.QueuedBytes = queued, 100<<20
+			o.Limits = ingest.Relaxed()
+		})
+		sub, pub := r.connect(4, "sub"), r.connect(4, "pub")
+		sub.subscribe("a")
+		payload := strings.Repeat("x", 100<<10)
+		const n = 200 // 20 MB
+		for i := range n {
+			pub.publish("a", 1, uint16(i+1), fmt.Sprint(i, " ", payload))
+			pub.puback()
+		}
+		for i := range n {
+			if d := sub.delivery(); !strings.HasPrefix(d.payload, fmt.Sprint(i, " ")) {
+				t.Fatal(i, d.payload[:10])
+			}
+		}
+		sub.ping()
+		r.stop()
 	}
 }
 
@@ -1166,4 +1200,14 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-var _ = event.MQTT
+
+// An answer does not wait for the rest of the packet behind its question.
+func TestAnswerBeforeHalfAPacket(t *testing.T) {
+	r := start(t, nil)
+	p := r.connect(5, "p")
+	next := p.publishPacket("a", 1, 1, "x")
+	p.send(append([]byte{packets.Pingreq << 4, 0}, next[:4]...))
+	p.expect(packets.Pingresp)
+	p.send(next[4:])
+	p.puback()
+}

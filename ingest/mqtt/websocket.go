@@ -106,6 +106,11 @@ func (w *wsConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// CloseWrite says that nothing follows.
+func (w *wsConn) CloseWrite() error {
+	return w.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+}
+
 func (w *wsConn) SetDeadline(t time.Time) error {
 	return errors.Join(w.SetReadDeadline(t), w.SetWriteDeadline(t))
 }
