@@ -62,21 +62,24 @@ const (
 func (s *scan) str(i int) (end int, escaped bool) {
 	b := s.b
 	for i+8 <= len(b) {
-		w := binary.LittleEndian.Uint64(b[i:])
-		q, e := w^lows*'"', w^lows*'\\'
-		// The lowest bit set is exact: borrows only reach above it.
-		hit := ((w - lows*' ') | (q - lows) | (e - lows) | w) & highs
-		if hit == 0 {
-			i += 8
+		k := stop(binary.LittleEndian.Uint64(b[i:]))
+		if i += k; k == 8 {
 			continue
 		}
-		i += bits.TrailingZeros64(hit) >> 3
 		if b[i] == '"' {
 			return i + 1, false
 		}
 		break
 	}
 	return s.strSlow(i)
+}
+
+// stop returns the index of the first of the eight bytes of w that does not
+// stand for itself in a string, or is beyond ASCII; 8 where all do.
+func stop(w uint64) int {
+	q, e := w^lows*'"', w^lows*'\\'
+	// The lowest bit set is exact: borrows only reach above it.
+	return bits.TrailingZeros64(((w-lows*' ')|(q-lows)|(e-lows)|w)&highs) >> 3
 }
 
 // strSlow is str from i on, where there is no more than the end of the text, or
@@ -147,7 +150,9 @@ func (s *scan) number(i int) int {
 		if uint(i) >= uint(len(b)) {
 			return -1
 		}
-		s.messy = s.messy || b[i] == '0'
+		if b[i] == '0' {
+			s.messy = true
+		}
 	}
 	first := b[i]
 	if first-'0' > 9 {
@@ -155,12 +160,21 @@ func (s *scan) number(i int) int {
 	}
 	i++
 	if first != '0' {
+		for i+8 <= len(b) {
+			w := binary.LittleEndian.Uint64(b[i:])
+			if w&(lows*0xf0) != lows*'0' || (w+lows*6)&(lows*0xf0) != lows*'0' {
+				break
+			}
+			i += 8
+		}
 		for uint(i) < uint(len(b)) && b[i]-'0' <= 9 {
 			i++
 		}
 	}
 	if uint(i) >= uint(len(b)) || numberEnd[b[i]] {
-		s.messy = s.messy || i-start > digits
+		if i-start > digits {
+			s.messy = true
+		}
 		return i
 	}
 	if b[i] == '.' {
@@ -172,7 +186,9 @@ func (s *scan) number(i int) int {
 		if i == at {
 			return -1
 		}
-		s.messy = s.messy || b[i-1] == '0'
+		if b[i-1] == '0' {
+			s.messy = true
+		}
 	}
 	if uint(i) < uint(len(b)) && b[i]|0x20 == 'e' {
 		s.messy = true
@@ -188,7 +204,9 @@ func (s *scan) number(i int) int {
 			return -1
 		}
 	}
-	s.messy = s.messy || i-start > digits
+	if i-start > digits {
+		s.messy = true
+	}
 	return i
 }
 

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"encoding/binary"
 	"unicode/utf8"
 )
 
@@ -90,7 +91,15 @@ func (s *scan) object(i, depth int, sh *shape) int {
 			return -1
 		}
 		start := i + 1
-		end, escaped := s.str(start)
+		end, escaped := start, false
+		if start+8 <= len(b) {
+			end += stop(binary.LittleEndian.Uint64(b[start:]))
+		}
+		if uint(end) < uint(len(b)) && b[end] == '"' {
+			end++
+		} else {
+			end, escaped = s.str(end)
+		}
 		if uint(end) >= uint(len(b)) {
 			return -1
 		}
@@ -118,7 +127,15 @@ func (s *scan) object(i, depth int, sh *shape) int {
 		case key != nil:
 			i = s.named(i, depth-1, key)
 		case c == '"':
-			i, _ = s.str(i + 1)
+			i++
+			if i+8 <= len(b) {
+				i += stop(binary.LittleEndian.Uint64(b[i:]))
+			}
+			if uint(i) < uint(len(b)) && b[i] == '"' {
+				i++
+			} else {
+				i, _ = s.str(i)
+			}
 		case c-'0' <= 9:
 			i = s.number(i)
 		default:
@@ -167,7 +184,9 @@ func (s *scan) named(i, depth int, key *shapeKey) int {
 	if key.slot >= 0 {
 		s.refs[key.slot] = ref{from: int32(from), to: int32(i), messy: s.messy, escaped: escaped}
 	}
-	s.messy = s.messy || before
+	if before {
+		s.messy = true
+	}
 	return i
 }
 
