@@ -60,7 +60,7 @@ func (f *fake) lookups() eval.Lookups {
 	return eval.Lookups{Shadow: f, Registry: f, Table: f, Secret: f, Lambda: f, Descriptor: f, Predict: f}
 }
 
-func TestLookups(t *testing.T) {
+func TestAnswersOfLookups(t *testing.T) {
 	for _, c := range []struct{ expr, asked, reply, want string }{
 		{"get_thing_shadow('lamp', 'r').state.on", "shadow|lamp||r", `{"state":{"on":true}}`, "true"},
 		{"get_thing_shadow('lamp', 'dim', 'r').version", "shadow|lamp|dim|r", `{"version":4}`, "4"},
