@@ -154,7 +154,7 @@ func TestLookupsAreAskedOnce(t *testing.T) {
 
 // A function whose service is absent, and any that calls out in an error
 // action, is refused when the rule is made, each with words of its own.
-func TestLookupsAreRefused(t *testing.T) {
+func TestAbsentServicesAreRefused(t *testing.T) {
 	messages := map[string]bool{}
 	for _, expr := range []string{
 		"get_thing_shadow('t', 'r')", "get_registry_data('DescribeThing', 't', 'r')", "get_dynamodb('t', 'k', 'v', 'r')", "get_secret('s', 'SecretString', 'r')",
