@@ -18,7 +18,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weir-iot/weir/actions"
-	"github.com/weir-iot/weir/actions/param"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules/eval"
@@ -62,6 +61,7 @@ type Features struct {
 	Keyed        bool                    // a repeat leaves one delivery, not two
 	Without      []Fault                 // faults the destination does not know
 	SharedClient bool                    // connections outlive the action, in a pool of the process
+	InProcess    bool                    // the destination's own goroutines come and go in this process: leaks cannot be told
 }
 
 // Env returns an environment for the actions of a rule with statement; empty:
@@ -81,7 +81,7 @@ func Env(t testing.TB, statement string) actions.Env {
 	}
 	return actions.Env{
 		Rule: "test", AccountID: "123456789012", Region: "us-east-1",
-		Logger: slog.New(slog.DiscardHandler), Template: param.Compiler(program),
+		Logger: slog.New(slog.DiscardHandler), Template: actions.Templates(program),
 	}
 }
 
@@ -172,6 +172,9 @@ func (f Features) open(t *testing.T) *subject {
 	s := &subject{t: t, d: d, a: a, spec: spec}
 	t.Cleanup(func() {
 		s.close()
+		if f.InProcess {
+			return
+		}
 		if err := goleak.Find(leaks...); err != nil {
 			t.Errorf("after Close: %v", err)
 		}
