@@ -232,7 +232,7 @@ func (c *compiler) project(sel *sql.Select) *projection {
 		if levels == nil {
 			levels = []string{c.columnName(item.Expr)}
 		}
-		columns = append(columns, column{name: levels[0], prefix: quoteName(levels[0]), levels: levels, expr: c.expr(item.Expr)})
+		columns = append(columns, column{levels: levels, expr: c.expr(item.Expr)})
 	}
 	s := c.scope
 	p := arrange(columns, func(name string) int32 { return s.builder.add([]string{name}) })
@@ -448,7 +448,7 @@ func (c *compiler) object(x *sql.Object) node {
 	seen := make(map[string]bool)
 	fixed := true
 	for i, m := range x.Members {
-		n.members[i] = column{name: m.Name, prefix: quoteName(m.Name), expr: c.expr(m.Value)}
+		n.members[i] = newColumn(m.Name, c.expr(m.Value))
 		k, ok := n.members[i].expr.(*constant)
 		if fixed = fixed && ok; fixed {
 			values[i] = Member{m.Name, k.v}

@@ -43,7 +43,7 @@ type cacheKey struct{ kind, key string }
 // Bounds. What an evaluation may hold and write, and the steps it may take over
 // what it has read before, grow with its input. A step is in the order of 20 ns.
 const (
-	memoryPerByte = 64
+	memoryPerByte = 28 // as counted; what the allocator takes for it can be twice that
 	memoryFloor   = 256 << 10
 	stepsPerByte  = 256
 	stepsFloor    = 256 << 10
