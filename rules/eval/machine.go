@@ -120,12 +120,16 @@ func (m *Machine) read(payload []byte, c *code) {
 	from, to, messy, ok := document(payload, c.shape, f.refs)
 	if !ok {
 		clear(f.refs)
-		f.item = Value{form: formPayload, s: bytesText(payload)}
+		if c.whole {
+			f.item = Value{form: formPayload, s: bytesText(payload)}
+		}
 		return
 	}
-	f.item = rawComposite(payload[from:to], messy, c.ver)
-	f.item.form |= formPayload
-	f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
+	if c.whole {
+		f.item = rawComposite(payload[from:to], messy, c.ver)
+		f.item.form |= formPayload
+		f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
+	}
 }
 
 func (m *Machine) topic() topic.Name {
