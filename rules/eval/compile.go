@@ -78,8 +78,6 @@ type compiler struct {
 	count    int // expressions so far
 	reads    bool
 	vars     map[string]*variable
-	defining int // while a SET clause is compiled: 1 + index of the variable, else 0
-	setCount int
 	tables   []sql.Span // calls of get_dynamodb
 	nodes    map[sql.Expr]node
 	aliases  map[string]sql.Expr // of the outermost SELECT, by first level

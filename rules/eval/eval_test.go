@@ -230,7 +230,7 @@ var lookupCalls = map[string]string{
 
 // TestLookupsAreRefused checks that each service that is absent has its own
 // error at Compile, and that error actions cannot call out.
-func TestLookupsAreRefused(t *testing.T) {
+func TestServicesAreRefused(t *testing.T) {
 	all := (&services{}).all()
 	for what, call := range lookupCalls {
 		stmt, err := sql.Parse(fmt.Sprintf(`SELECT %s AS v FROM 'a'`, call))
@@ -259,7 +259,7 @@ func TestLookupsAreRefused(t *testing.T) {
 	}
 }
 
-func TestLookups(t *testing.T) {
+func TestLookupsInStatements(t *testing.T) {
 	ctx, e := context.Background(), message(`{"id":"t1"}`)
 	eval1 := func(s *services, src string) (string, bool, error) {
 		p := mustCompile(t, src, eval.Options{Version: "2016-03-23", Lookups: s.all()})
