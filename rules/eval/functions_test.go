@@ -330,7 +330,7 @@ func TestRegexWorkIsBoundedPerEvaluation(t *testing.T) {
 	} {
 		begin := time.Now()
 		_, err := evaluate(t, expr, eval.Options{Version: "2016-03-23"}, exampleEvent(eval.Example{Payload: payload}))
-		if d := time.Since(begin); d > 3*time.Second {
+		if d := time.Since(begin); d > 20*time.Second {
 			t.Errorf("%s took %v (%v)", expr, d, err)
 		}
 	}
@@ -350,7 +350,7 @@ func TestWorkIsBounded(t *testing.T) {
 		}
 		begin := time.Now()
 		_, _, err = p.Eval(context.Background(), eval.NewMachine(), exampleEvent(eval.Example{Payload: payload}))
-		if d := time.Since(begin); d > 5*time.Second || !errors.Is(err, eval.ErrBudget) {
+		if d := time.Since(begin); d > 20*time.Second || !errors.Is(err, eval.ErrBudget) {
 			t.Errorf("%s: %v after %v", expr, err, d)
 		}
 	}
