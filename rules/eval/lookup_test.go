@@ -60,7 +60,7 @@ func (f *fake) lookups() eval.Lookups {
 	return eval.Lookups{Shadow: f, Registry: f, Table: f, Secret: f, Lambda: f, Descriptor: f, Predict: f}
 }
 
-func TestLookups(t *testing.T) {
+func TestAnswersOfLookups(t *testing.T) {
 	for _, c := range []struct{ expr, asked, reply, want string }{
 		{"get_thing_shadow('lamp', 'r').state.on", "shadow|lamp||r", `{"state":{"on":true}}`, "true"},
 		{"get_thing_shadow('lamp', 'dim', 'r').version", "shadow|lamp|dim|r", `{"version":4}`, "4"},
@@ -152,9 +152,25 @@ func TestLookupsAreAskedOnce(t *testing.T) {
 	}
 }
 
+func TestLookupsAreBounded(t *testing.T) {
+	f := &fake{reply: func(string) ([]byte, error) { return []byte(`{"a":1}`), nil }}
+	for n, failed := range map[int]bool{64: false, 65: true} {
+		f.asked = nil
+		things := make([]string, n)
+		for i := range things {
+			things[i] = fmt.Sprintf(`"t%d"`, i)
+		}
+		_, err := evaluate(t, "(SELECT VALUE get_thing_shadow(x, 'r') FROM l AS x)", eval.Options{Version: "2016-03-23", Lookups: f.lookups()},
+			exampleEvent(eval.Example{Payload: `{"l": [` + strings.Join(things, ",") + `]}`}))
+		if failed != errs.Is(err, errs.Quota) || len(f.asked) != 64 {
+			t.Errorf("%d items: %v after %d look-ups", n, err, len(f.asked))
+		}
+	}
+}
+
 // A function whose service is absent, and any that calls out in an error
 // action, is refused when the rule is made, each with words of its own.
-func TestLookupsAreRefused(t *testing.T) {
+func TestAbsentServicesAreRefused(t *testing.T) {
 	messages := map[string]bool{}
 	for _, expr := range []string{
 		"get_thing_shadow('t', 'r')", "get_registry_data('DescribeThing', 't', 'r')", "get_dynamodb('t', 'k', 'v', 'r')", "get_secret('s', 'SecretString', 'r')",
