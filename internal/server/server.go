@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -87,9 +86,6 @@ type Server struct {
 	endpoints Endpoints
 	ready     chan struct{}
 	closers   []func() error // of what New opened and Run does not close, in order
-
-	mu       sync.Mutex // guards stopping
-	stopping bool
 }
 
 // New opens everything a Weir needs: folders, the log, listeners. Nothing is
