@@ -43,8 +43,9 @@ func (a *app) ruleApplyCmd() *cobra.Command {
 		Use:   "apply -f FILE|DIR",
 		Short: "Make or replace rules from files",
 		Long: `Applies a file, the rule files of a folder (.json, .yaml, .yml), or standard input (-).
-Each rule is checked as a whole; a bad one is refused with its line, column and a hint, and
-the others are applied. A rule that has not changed stays as it is.`,
+A file may hold several rules. Each file is checked as a whole: one with a mistake is refused
+with line, column and a hint, and the other files are applied. A rule that has not changed
+stays as it is.`,
 		Example: `  weir rule apply -f hot.yaml
   weir rule apply -f rules/
   weir rule apply -f rules/ --dry-run
@@ -93,18 +94,21 @@ func (a *app) applyFiles(ctx context.Context, cl *control.Client, names []string
 				}
 				continue
 			}
-			results = append(results, one{File: f.Name, Applied: applied})
-			if a.output == "json" {
-				continue
-			}
-			for _, w := range applied.Warnings {
-				text := w.Detail
-				if text == "" {
-					text = w.Message
+			for i := range applied {
+				rule := &applied[i]
+				results = append(results, one{File: f.Name, Applied: rule})
+				if a.output == "json" {
+					continue
 				}
-				fmt.Fprintf(a.stderr, "warning: %s\n", printableLines(text))
+				for _, w := range rule.Warnings {
+					text := w.Detail
+					if text == "" {
+						text = w.Message
+					}
+					fmt.Fprintf(a.stderr, "warning: %s\n", printableLines(text))
+				}
+				fmt.Fprintf(a.stdout, "rule %s: %s\n", rule.Name, rule.Result)
 			}
-			fmt.Fprintf(a.stdout, "rule %s: %s\n", applied.Name, applied.Result)
 		}
 	}
 	if a.output == "json" {
@@ -115,7 +119,7 @@ func (a *app) applyFiles(ctx context.Context, cl *control.Client, names []string
 	if failed > 0 {
 		text := ""
 		if len(results) > 1 {
-			text = fmt.Sprintf("%d of %s refused", failed, plural(len(results), "rule", "rules"))
+			text = fmt.Sprintf("%s refused, %d applied", plural(failed, "file", "files"), len(results)-failed)
 		}
 		return &exitError{exitRefused, text}
 	}

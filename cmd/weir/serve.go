@@ -87,7 +87,7 @@ func (a *app) logger(cfg *config.Config, w io.Writer) (*slog.Logger, error) {
 
 // ruleFile prints what became of a file of the rules folder where it was
 // refused: the log has one line, a person wants to see the place.
-func (a *app) ruleFile(file string, _ *control.Applied, err error) {
+func (a *app) ruleFile(file string, _ []control.Applied, err error) {
 	if err == nil {
 		return
 	}

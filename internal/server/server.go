@@ -50,7 +50,7 @@ type Options struct {
 
 	// RuleFile is told of each rule file of Config.RulesDir that was applied or
 	// refused, beside the log. May be nil.
-	RuleFile func(file string, applied *control.Applied, err error)
+	RuleFile func(file string, applied []control.Applied, err error)
 
 	Now func() time.Time // nil: time.Now
 }
@@ -71,6 +71,7 @@ type Server struct {
 	localS3      *localstore.Server // nil: AWS as the environment says
 	destinations *webhook.Destinations
 	language     rules.SQL
+	checker      rules.Checker
 	lanes        *actions.Maker
 	dead         *actions.Dead
 	store        *rules.Store
@@ -266,6 +267,7 @@ func (s *Server) openActions(ctx context.Context) error {
 
 func (s *Server) openRules(ctx context.Context) error {
 	s.language = rules.SQL{AccountID: s.cfg.AccountID}
+	s.checker = rules.Checker{Language: s.language, Action: s.checkAction}
 	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
 	if err != nil {
 		return err
@@ -274,7 +276,7 @@ func (s *Server) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store = rules.NewStore(stored, s.checkRule, rules.Ends(rules.OnLog(s.log)), s.now)
+	s.store = rules.NewStore(stored, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
 	s.engine, err = rules.New(rules.Options{
 		Log: rules.OnLog(s.log), Store: s.store, Positions: positions, Language: s.language, Lanes: s.makeLane,
 		Owner: s.owner(), Logger: s.logger.With("room", "rules"), Now: s.now,
