@@ -242,6 +242,9 @@ func TestFullDiskRefusesAndRecoversByItself(t *testing.T) {
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
+		if l.Ready() == nil {
+			t.Error("ready with a full disk")
+		}
 		disk.Free()
 		freed := time.Now()
 		for {

@@ -463,3 +463,7 @@ func (p *partition) watchEnd(ctx context.Context) error {
 		p.ring.extend(st.LastSeq)
 	}
 }
+
+// Ready returns nil while the log accepts events, else why not: it is closed,
+// or its store is being opened again.
+func (l *Log) Ready() error { return l.store.Ready() }

@@ -115,3 +115,14 @@ func (s *Store) reopen() error {
 	s.mu.Unlock()
 	return nil
 }
+
+// Ready returns why the store takes nothing now; nil: it does.
+func (s *Store) Ready() error {
+	if _, _, broken := s.state(); broken != nil {
+		return broken
+	}
+	if s.disk.low() {
+		return errDiskFull
+	}
+	return nil
+}
