@@ -1200,7 +1200,6 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-
 // An answer does not wait for the rest of the packet behind its question.
 func TestAnswerBeforeHalfAPacket(t *testing.T) {
 	r := start(t, nil)
