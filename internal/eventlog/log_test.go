@@ -15,15 +15,15 @@ import (
 )
 
 // start opens a log and runs it until the test ends.
-func start(t testing.TB, o Options) *Log {
+func start(t testing.TB, o Options, tune ...func(*Log)) *Log {
 	t.Helper()
-	l, stop := open(t, o)
+	l, stop := open(t, o, tune...)
 	t.Cleanup(stop)
 	return l
 }
 
 // open opens and runs a log; stop ends it and may be called twice.
-func open(t testing.TB, o Options) (*Log, func()) {
+func open(t testing.TB, o Options, tune ...func(*Log)) (*Log, func()) {
 	t.Helper()
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
@@ -34,6 +34,9 @@ func open(t testing.TB, o Options) (*Log, func()) {
 	l, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range tune {
+		f(l)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -112,7 +115,7 @@ func (b *book) wait(t testing.TB) {
 
 func TestAppendThenFollowAfterRestart(t *testing.T) {
 	dir := t.TempDir()
-	const n = 3000
+	const n = 12_000 // far enough for a cursor
 	l, stop := open(t, Options{Dir: dir})
 	b := newBook(n)
 	for i := range n {

@@ -160,6 +160,13 @@ func (a *Appender[T]) Run(ctx context.Context) error {
 		if a.conn == nil && !a.connect(ctx) {
 			return nil
 		}
+		gen, broken, change := a.s.state()
+		if a.s.Embedded() && (gen != a.gen || broken != nil) {
+			// Another appender has lost the store.
+			a.conn.close()
+			a.conn = nil
+			continue
+		}
 		idle.Reset(20 * time.Second)
 		a.mu.Lock()
 		empty := len(a.queue) == 0
@@ -169,6 +176,7 @@ func (a *Appender[T]) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-a.wake:
+			case <-change:
 			case <-idle.C:
 				a.keepAlive()
 			}
@@ -498,6 +506,7 @@ func (a *Appender[T]) batch(units []T, res []Result, messages, size int) bool {
 	if a.conn == nil || len(units) == 1 {
 		return false
 	}
+	clear(res) // nothing is stored
 	if len(units) <= 8 {
 		a.each(units, res)
 		return false
@@ -701,7 +710,7 @@ func (a *Appender[T]) patient(began time.Time) error {
 			return errDiskFull
 		}
 	}
-	if gen, broken, _ := a.s.state(); gen != a.gen || broken != nil {
+	if gen, broken, _ := a.s.state(); a.s.Embedded() && (gen != a.gen || broken != nil) {
 		return errReopen
 	}
 	return nil
@@ -723,7 +732,9 @@ func (a *Appender[T]) lost(err error) {
 	a.conn.close()
 	a.conn = nil
 	a.s.Logger().Error("an append has no answer", "stream", a.c.Stream, "err", err)
-	a.s.fail(a.gen, err)
+	if a.s.Embedded() {
+		a.s.fail(a.gen, err)
+	}
 }
 
 // connect waits for a healthy store, connects, and reads the stream's end.

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 	"github.com/nats-io/nuid"
 )
@@ -431,19 +430,6 @@ func dialURL(raw string, auth authenticator) (*conn, error) {
 		auth = password(u.User.Username(), pass)
 	}
 	c, err := handshake(nc, auth, u.Scheme == "tls", u.Hostname())
-	if err != nil {
-		nc.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-func dialInProcess(s *server.Server, auth authenticator) (*conn, error) {
-	nc, err := s.InProcessConn()
-	if err != nil {
-		return nil, err
-	}
-	c, err := handshake(nc, auth, false, "")
 	if err != nil {
 		nc.Close()
 		return nil, err

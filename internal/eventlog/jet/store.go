@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -39,8 +41,9 @@ type Options struct {
 	Dir        string // of the embedded server
 	URL, Creds string // of an external cluster; URL may list several, comma separated
 	Durability Durability
-	MaxBytes   int64 // that the streams may take together; 0: a part of the volume
-	ListenAddr string
+	MaxBytes   int64    // that the streams may take together; 0: a part of the volume
+	ListenAddr string   // of the embedded server, for data teams; "": none
+	Readable   []string // the streams data teams may read
 	Logger     *slog.Logger
 	// Deadline is how long a commit may go without an answer before its
 	// outcome counts as unknown; 0: 10 s. A full disk is noticed sooner.
@@ -65,6 +68,9 @@ type Store struct {
 
 	wake chan struct{} // tells Run that broken was set
 	disk disk
+	wrap func(net.Conn) net.Conn // tests put a fault between
+
+	cursors atomic.Int32 // open ones
 }
 
 // Open starts the embedded server or connects to the cluster.
@@ -80,6 +86,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 			return nil, errs.E(op, errs.Unavailable, err)
 		}
 		s.put(c, 1)
+		s.maxDir = o.MaxBytes // 0: the cluster's own limits
+		s.Logger().Warn("the NATS cluster decides what an acknowledgement is worth: it should run with sync_interval: always and three servers, which Weir cannot see from here")
 		return s, nil
 	}
 	if o.Dir == "" {
@@ -140,7 +148,8 @@ func (s *Store) start() error {
 	}
 	// The limit of the server lies above that of the streams: a stream answers
 	// when it is full, the server's limit would fail a commit half way.
-	srv, err := startServer(s.o, s.gate, s.maxDir+s.maxDir/4+1<<30)
+	limit := min(s.maxDir+s.maxDir/4+1<<30, int64(s.disk.size/100*95))
+	srv, err := startServer(s.o, s.gate, limit)
 	if err != nil {
 		return err
 	}
@@ -259,7 +268,19 @@ func (s *Store) dial() (*conn, error) {
 	if srv == nil {
 		return nil, errStale
 	}
-	return dialInProcess(srv, password("weir", secret))
+	nc, err := srv.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	if s.wrap != nil {
+		nc = s.wrap(nc)
+	}
+	c, err := handshake(nc, password("weir", secret), false, "")
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // get takes a connection for requests from the pool, or makes one.
