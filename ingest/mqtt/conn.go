@@ -90,7 +90,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
 	c.ip = c.remote.Addr().String()
-	if reason := s.guard.enter(c.remote.Addr()); reason != "" {
+	if reason := s.guard.Enter(c.remote.Addr()); reason != "" {
 		s.m.guarded.WithLabelValues(reason).Inc()
 		nc.Close()
 		return
@@ -98,7 +98,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	s.mu.Lock()
 	if !s.running {
 		s.mu.Unlock()
-		s.guard.leave(c.remote.Addr(), false)
+		s.guard.Leave(c.remote.Addr(), false)
 		nc.Close()
 		return
 	}
@@ -115,7 +115,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
 	f, failed := c.establish(kind, state)
-	s.guard.leave(c.remote.Addr(), failed)
+	s.guard.Leave(c.remote.Addr(), failed)
 	s.mu.Lock()
 	delete(s.waiting, nc)
 	s.mu.Unlock()
