@@ -53,6 +53,7 @@ type client struct {
 	connected time.Time
 	maxPacket int // bytes the client takes; 0: any
 	will      *event.Event
+	answered  bool // a CONNACK that refuses has been written
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
@@ -122,7 +123,9 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	if f != nil {
 		s.m.connects.WithLabelValues(f.word).Inc()
 		s.noise.warn("connection refused", "reason", f.text, "listener", string(kind), "remote", c.remote.String(), "clientId", c.id)
-		c.out.finish(s.safety.CloseGrace)
+		if c.answered { // what was never a client is cut at once
+			c.out.finish(s.safety.CloseGrace)
+		}
 		c.out.CloseAfter(s.safety.CloseGrace)
 		close(c.done)
 		return
@@ -203,6 +206,7 @@ func (c *client) refuse(f *fault) *fault {
 		b = []byte{packets.Connack << 4, 3, 0, code, 0}
 	}
 	c.conn.Write(b)
+	c.answered = true
 	return f
 }
 
