@@ -85,7 +85,6 @@ type Appender[T Unit] struct {
 	batches  uint64
 	buf      []byte // what is written
 	hdr      []byte
-	ends     []byte
 	units    []T
 	results  []Result
 	used     int64     // bytes of the stream, an upper estimate
@@ -160,7 +159,7 @@ func (a *Appender[T]) Run(ctx context.Context) error {
 		if a.conn == nil && !a.connect(ctx) {
 			return nil
 		}
-		gen, broken, change := a.s.state()
+		gen, change, broken := a.s.state()
 		if a.s.Embedded() && (gen != a.gen || broken != nil) {
 			// Another appender has lost the store.
 			a.conn.close()
@@ -710,7 +709,7 @@ func (a *Appender[T]) patient(began time.Time) error {
 			return errDiskFull
 		}
 	}
-	if gen, broken, _ := a.s.state(); a.s.Embedded() && (gen != a.gen || broken != nil) {
+	if gen, _, broken := a.s.state(); a.s.Embedded() && (gen != a.gen || broken != nil) {
 		return errReopen
 	}
 	return nil
@@ -744,7 +743,7 @@ func (a *Appender[T]) connect(ctx context.Context) bool {
 	first := a.gen == 0
 	began := time.Now()
 	for {
-		gen, broken, change := a.s.state()
+		gen, change, broken := a.s.state()
 		if broken == nil {
 			c, err := a.s.dial()
 			if err == nil {

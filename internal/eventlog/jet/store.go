@@ -305,7 +305,7 @@ func (s *Store) get() (*conn, uint64, error) {
 // put gives a connection back. A dead one, or one of an older generation, is
 // closed.
 func (s *Store) put(c *conn, gen uint64) {
-	const keep = 4
+	const keep = 16
 	s.mu.Lock()
 	if c.dead == nil && gen == s.gen && !s.closed && len(s.idle) < keep {
 		s.idle = append(s.idle, c)
