@@ -53,6 +53,7 @@ type client struct {
 	connected time.Time
 	maxPacket int // bytes the client takes; 0: any
 	will      *event.Event
+	answered  bool // a CONNACK that refuses has been written
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
@@ -90,7 +91,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
 	c.ip = c.remote.Addr().String()
-	if reason := s.guard.enter(c.remote.Addr()); reason != "" {
+	if reason := s.guard.Enter(c.remote.Addr()); reason != "" {
 		s.m.guarded.WithLabelValues(reason).Inc()
 		nc.Close()
 		return
@@ -98,7 +99,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	s.mu.Lock()
 	if !s.running {
 		s.mu.Unlock()
-		s.guard.leave(c.remote.Addr(), false)
+		s.guard.Leave(c.remote.Addr(), false)
 		nc.Close()
 		return
 	}
@@ -115,14 +116,16 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
 	f, failed := c.establish(kind, state)
-	s.guard.leave(c.remote.Addr(), failed)
+	s.guard.Leave(c.remote.Addr(), failed)
 	s.mu.Lock()
 	delete(s.waiting, nc)
 	s.mu.Unlock()
 	if f != nil {
 		s.m.connects.WithLabelValues(f.word).Inc()
 		s.noise.warn("connection refused", "reason", f.text, "listener", string(kind), "remote", c.remote.String(), "clientId", c.id)
-		c.out.finish(s.safety.CloseGrace)
+		if c.answered { // what was never a client is cut at once
+			c.out.finish(s.safety.CloseGrace)
+		}
 		c.out.CloseAfter(s.safety.CloseGrace)
 		close(c.done)
 		return
@@ -203,6 +206,7 @@ func (c *client) refuse(f *fault) *fault {
 		b = []byte{packets.Connack << 4, 3, 0, code, 0}
 	}
 	c.conn.Write(b)
+	c.answered = true
 	return f
 }
 

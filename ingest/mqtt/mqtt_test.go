@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
@@ -155,6 +156,78 @@ func TestStoreFailureIsNeverAcknowledged(t *testing.T) {
 				r.stop()
 			}
 		}
+	}
+}
+
+// The log refuses at once, because it is closing: earlier publishes keep their
+// turn, this one is not acknowledged.
+func TestLogThatTakesNothing(t *testing.T) {
+	for _, v := range versions {
+		r := start(t, func(o *Options) { l := newFakeLog(1); l.auto = false; o.Log = l })
+		p := r.connect(v, "p")
+		p.publish("a", 1, 1, "x")
+		p.ping()
+		r.log.mu.Lock()
+		r.log.refuse = errs.E("fake", errs.Unavailable, errors.New("closing"))
+		r.log.mu.Unlock()
+		p.publish("a", 0, 0, "x")
+		p.publish("a", 1, 2, "x")
+		if v == 4 {
+			p.closed()
+			continue
+		}
+		p.ping()
+		r.log.commit(1)
+		for want, code := range []byte{0, codeUnspecified} {
+			if pid, c := p.puback(); int(pid) != want+1 || c != code {
+				t.Errorf("PUBACK %d %#x", pid, c)
+			}
+		}
+		r.stop()
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	az := &policy{deny: map[string]bool{"iot:Publish no": true}}
+	r := start(t, func(o *Options) { o.Registerer, o.Authorizer = reg, az })
+	p := r.connect(5, "p")
+	p.subscribe("a")
+	p.publish("a", 1, 1, "x")
+	p.publish("a", 0, 0, "x")
+	p.publish("no", 1, 2, "x")
+	for n := 0; n < 4; n++ { // two PUBACKs, two deliveries
+		if _, _, err := p.read(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.ping()
+	want := map[string]float64{
+		"weir_mqtt_connections": 1, "weir_mqtt_connects_total accepted": 1, "weir_mqtt_pubacks_total": 1,
+		"weir_mqtt_publishes_total 0": 1, "weir_mqtt_publishes_total 1": 1,
+		"weir_mqtt_deliveries_total 0": 1, "weir_mqtt_deliveries_total 1": 1, "weir_mqtt_denials_total iot:Publish": 1,
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			if w, ok := want[name]; ok && m.GetCounter().GetValue()+m.GetGauge().GetValue() != w {
+				t.Errorf("%s is %v", name, m)
+			}
+			delete(want, name)
+		}
+	}
+	if len(want) > 0 {
+		t.Error("missing:", want)
+	}
+	if _, err := newMetrics(reg); err == nil {
+		t.Error("registered twice")
 	}
 }
 
@@ -1199,7 +1272,6 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
-
 
 // An answer does not wait for the rest of the packet behind its question.
 func TestAnswerBeforeHalfAPacket(t *testing.T) {

@@ -55,7 +55,7 @@ type Server struct {
 	noise     noise
 	now       func() time.Time
 	m         *metrics
-	guard     *guard
+	guard     *ingest.Guard
 	listeners []listener
 
 	routes routes
@@ -118,7 +118,7 @@ func New(o Options) (_ *Server, err error) {
 		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
 		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),
 	}
-	s.guard = newGuard(&s.safety, o.Now)
+	s.guard = ingest.NewGuard(&s.safety, o.Now)
 	defer func() {
 		if err != nil {
 			s.closeListeners()
