@@ -632,7 +632,7 @@ func benchWorker(b testing.TB, others int) (*worker, func()) {
 	s.readersCtx = context.Background()
 	tb := &table{match: newTrie(), byName: map[string][]*version{}}
 	add := func(name, where string) {
-		r := &Rule{Name: name, SQL: `SELECT deviceId, temperature, temperature*1.8+32 AS f, site FROM 'factory/+/device/+/telemetry' WHERE ` + where,
+		r := &Rule{Name: name, SQL: `SELECT deviceId, temperature, temperature*1.8+32 AS f, topic(2) AS site FROM 'factory/+/device/+/telemetry' WHERE ` + where,
 			Actions: []Action{{Kind: "x"}}}
 		prog, err := SQL{}.Compile(r)
 		if err != nil {
