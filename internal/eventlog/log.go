@@ -381,6 +381,9 @@ func (p *partition) committed(units []entry, res []jet.Result) {
 		}
 	}
 	p.ring.push(p.commit)
+	if len(p.commit) > 0 {
+		p.l.m.commits.Inc()
+	}
 	p.l.m.appended.Add(float64(len(p.commit)))
 	p.l.m.appendedBytes.Add(float64(bytes))
 	p.l.m.failed.Add(float64(len(units) - len(p.commit)))
@@ -410,12 +413,33 @@ func (p *partition) committed(units []entry, res []jet.Result) {
 // seqAt returns the sequence of the first event stored at t or later, and the
 // sequence behind the committed end where there is none.
 func (p *partition) seqAt(t time.Time) (uint64, error) {
-	seq := p.ring.end() + 1
-	_, err := p.l.store.Fetch(jet.Query{Stream: p.stream, Since: t, Max: 1}, func(m *jet.Message) error {
-		seq = min(seq, m.Seq)
-		return nil
-	})
-	return seq, err
+	for try := 0; ; try++ {
+		end := p.ring.end()
+		seq := end + 1
+		_, err := p.l.store.Fetch(jet.Query{Stream: p.stream, Since: t, Max: 1}, func(m *jet.Message) error {
+			seq = min(seq, m.Seq)
+			return nil
+		})
+		if err != nil || seq <= end || end == 0 || p.l.store.Embedded() {
+			return seq, err
+		}
+		// None, says a replica that may lag: does the last one confirm it?
+		confirmed := false
+		_, err = p.l.store.Fetch(jet.Query{Stream: p.stream, From: end, Max: 1}, func(m *jet.Message) error {
+			confirmed = m.StoredAt().Before(t)
+			return nil
+		})
+		if err != nil || confirmed {
+			return seq, err
+		}
+		if end < p.first.Load() {
+			return seq, nil // everything is trimmed
+		}
+		if try == 100 {
+			return 0, errs.Errorf("eventlog.seqAt", errs.Unavailable, "the replicas of %s lag", p.stream)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // watchEnd follows what other processes append to an external store. Followers
@@ -439,3 +463,7 @@ func (p *partition) watchEnd(ctx context.Context) error {
 		p.ring.extend(st.LastSeq)
 	}
 }
+
+// Ready returns nil while the log accepts events, else why not: it is closed,
+// or its store is being opened again.
+func (l *Log) Ready() error { return l.store.Ready() }

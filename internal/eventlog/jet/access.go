@@ -66,7 +66,7 @@ func readerConfig(streams []string) (exports, imports string) {
 // serveReaders answers the readers' requests to make consumers, until ctx ends.
 func (s *Store) serveReaders(ctx context.Context) {
 	for ctx.Err() == nil {
-		_, broken, change := s.state()
+		_, change, broken := s.state()
 		if broken == nil {
 			if err := s.serveReadersOnce(ctx); err != nil && ctx.Err() == nil {
 				s.Logger().Debug("the connection for readers has ended", "err", err)
