@@ -470,8 +470,8 @@ func TestKill(t *testing.T) {
 			mode = "finish"
 		}
 		cmd.Env = append(os.Environ(), "WEIR_TEST_CHILD="+mode, "WEIR_TEST_DIR="+dir)
-		var out bytes.Buffer
-		cmd.Stderr = &out
+		var out, stderr bytes.Buffer
+		cmd.Stderr = &stderr
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -489,7 +489,7 @@ func TestKill(t *testing.T) {
 		}
 		if !ready {
 			cmd.Wait()
-			t.Fatalf("life %d: %s", life, out.String())
+			t.Fatalf("life %d: %s%s", life, out.String(), stderr.String())
 		}
 		if !last {
 			time.Sleep(time.Duration(150+r.IntN(500)) * time.Millisecond)
@@ -501,7 +501,12 @@ func TestKill(t *testing.T) {
 			out.WriteString(sc.Text() + "\n")
 		}
 		if err := cmd.Wait(); err != nil {
-			t.Fatalf("%v\n%s", err, out.String())
+			t.Fatalf("%v\n%s%s", err, out.String(), stderr.String())
+		}
+		for line := range strings.Lines(out.String()) {
+			if strings.Contains(line, " events; ") {
+				t.Log(strings.TrimSpace(line))
+			}
 		}
 	}
 }

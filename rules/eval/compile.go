@@ -643,6 +643,7 @@ func (c *compiler) service(fn *Function, x *sql.Call, constants []*Value) {
 	if s == NoService {
 		return
 	}
+	c.program.callsOut = true
 	if s == TableService {
 		c.tables = append(c.tables, x.NameSpan)
 	}

@@ -29,6 +29,7 @@ type Machine struct {
 	call      Call
 
 	regexLimitHits uint64
+	shared         shared           // of the event read last
 	cache          map[cacheKey]any // lives with the Machine; emptied when full
 	answers        map[cacheKey]any // lives for one evaluation
 }
@@ -113,23 +114,25 @@ func (m *Machine) refill(n int) {
 func (m *Machine) read(payload []byte, c *code) {
 	f := m.frame
 	f.built, f.doc = false, payload
+	if c.reads && m.shared.again(m.event, payload, c) {
+		f.item, f.refs = m.shared.item, m.shared.refs
+		return
+	}
 	f.reset(int(c.slots))
+	m.shared.code = nil // refs are about to change
 	if !c.reads {
 		return
 	}
-	from, to, messy, ok := document(payload, c.shape, f.refs)
+	from, to, messy, ok := m.document(payload, c.shape, f.refs)
 	if !ok {
 		clear(f.refs)
-		if c.whole {
-			f.item = Value{form: formPayload, s: bytesText(payload)}
-		}
-		return
-	}
-	if c.whole {
+		f.item = Value{form: formPayload, s: bytesText(payload)}
+	} else {
 		f.item = rawComposite(payload[from:to], messy, c.ver)
 		f.item.form |= formPayload
 		f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
 	}
+	m.shared.code, m.shared.item, m.shared.refs = c, f.item, f.refs
 }
 
 func (m *Machine) topic() topic.Name {

@@ -2,15 +2,18 @@ package eval
 
 import (
 	"encoding/binary"
+	"strconv"
 	"unicode/utf8"
+	"unique"
 )
 
 // shape tells an extraction which members of an object to note. Shapes form a
 // tree; the root is the current item. A shape is immutable.
 type shape struct {
 	keys    []shapeKey
-	lengths uint64               // bit len(name)&63 is set for each key
-	index   map[string]*shapeKey // instead of a walk over keys, where there are many
+	lengths uint64                // bit len(name)&63 is set for each key
+	index   map[string]*shapeKey  // instead of a walk over keys, where there are many
+	id      unique.Handle[string] // of a root: equal for equal shapes
 }
 
 type shapeKey struct {
@@ -279,5 +282,23 @@ func (s *shapeBuilder) build() (sh *shape, moved []int32) {
 		}
 		return sh
 	}
-	return walk(s.root), moved
+	sh = walk(s.root)
+	sh.id = unique.Make(string(s.root.appendTo(nil)))
+	return sh, moved
+}
+
+// appendTo writes what the shape of n depends on.
+func (n *shapeNode) appendTo(b []byte) []byte {
+	b = strconv.AppendQuote(b, n.name)
+	if n.slot >= 0 {
+		b = append(b, '=')
+	}
+	if len(n.kids) > 0 {
+		b = append(b, '{')
+		for _, kid := range n.kids {
+			b = kid.appendTo(b)
+		}
+		b = append(b, '}')
+	}
+	return b
 }
