@@ -606,16 +606,15 @@ func BenchmarkDeliver(b *testing.B) {
 				results = append(results, actiontest.Result(i+1))
 			}
 			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				for n := 0; pb.Next(); n++ {
-					if n%len(results) == 0 {
-						if err := a.Deliver(b.Context(), results); err != nil {
-							b.Error(err)
-							return
-						}
-					}
+			cpu := actiontest.CPU(b)
+			n := 0
+			for n < b.N {
+				if err := a.Deliver(b.Context(), results); err != nil {
+					b.Fatal(err)
 				}
-			})
+				n += len(results)
+			}
+			cpu(n)
 		})
 	}
 }
