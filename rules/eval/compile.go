@@ -71,15 +71,13 @@ type compiler struct {
 	source   string
 	version  Version
 	program  *Program
-	err      *sql.Error // the first mistake
+	err      *sql.Error // the mistake that stands first
 	warnings []sql.Error
 	scope    *scope
 	depth    int // deepest scope
 	count    int // expressions so far
 	reads    bool
 	vars     map[string]*variable
-	defining int // while a SET clause is compiled: 1 + index of the variable, else 0
-	setCount int
 	tables   []sql.Span // calls of get_dynamodb
 	nodes    map[sql.Expr]node
 	aliases  map[string]sql.Expr // of the outermost SELECT, by first level
@@ -120,7 +118,7 @@ func (s *scope) close() (*shape, int32) {
 }
 
 func (c *compiler) fail(span sql.Span, hint, format string, args ...any) {
-	if c.err == nil {
+	if c.err == nil || span.From < c.err.Span.From {
 		c.err = sql.At(c.source, span, hint, format, args...)
 	}
 }

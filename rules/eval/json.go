@@ -150,7 +150,9 @@ func (s *scan) number(i int) int {
 		if uint(i) >= uint(len(b)) {
 			return -1
 		}
-		s.messy = s.messy || b[i] == '0'
+		if b[i] == '0' {
+			s.messy = true
+		}
 	}
 	first := b[i]
 	if first-'0' > 9 {
@@ -170,7 +172,9 @@ func (s *scan) number(i int) int {
 		}
 	}
 	if uint(i) >= uint(len(b)) || numberEnd[b[i]] {
-		s.messy = s.messy || i-start > digits
+		if i-start > digits {
+			s.messy = true
+		}
 		return i
 	}
 	if b[i] == '.' {
@@ -182,7 +186,9 @@ func (s *scan) number(i int) int {
 		if i == at {
 			return -1
 		}
-		s.messy = s.messy || b[i-1] == '0'
+		if b[i-1] == '0' {
+			s.messy = true
+		}
 	}
 	if uint(i) < uint(len(b)) && b[i]|0x20 == 'e' {
 		s.messy = true
@@ -198,7 +204,9 @@ func (s *scan) number(i int) int {
 			return -1
 		}
 	}
-	s.messy = s.messy || i-start > digits
+	if i-start > digits {
+		s.messy = true
+	}
 	return i
 }
 

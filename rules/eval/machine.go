@@ -52,6 +52,7 @@ const (
 	inSteps       = 5         // of an item of x IN set, besides its bytes
 	maxVarBytes   = 128 << 10 // of the variables of a SET clause together
 	maxCached     = 256       // entries of Machine.cache
+	maxCachedKey  = 1 << 10   // bytes of a key
 	maxKept       = 64 << 10  // bytes a buffer may keep from one evaluation to the next
 )
 
@@ -73,9 +74,8 @@ func (m *Machine) RegexLimitHits() uint64 { return m.regexLimitHits }
 
 // begin prepares m for one evaluation of code over e.
 func (m *Machine) begin(ctx context.Context, e *event.Event, c *code) {
-	m.ctx, m.event, m.err = ctx, e, nil
-	m.left = max(memoryFloor, memoryPerByte*len(e.Payload))
-	m.steps = max(stepsFloor, stepsPerByte*len(e.Payload))
+	m.ctx, m.event = ctx, e
+	m.refill(len(e.Payload))
 	m.iteration, m.varBytes = 0, 0
 	if cap(m.out) > maxKept {
 		m.out = nil
@@ -100,6 +100,13 @@ func (m *Machine) begin(ctx context.Context, e *event.Event, c *code) {
 		clear(m.answers)
 	}
 	m.read(e.Payload, c)
+}
+
+// refill sets what may be used for a payload of n bytes, and forgets a failure.
+func (m *Machine) refill(n int) {
+	m.err = nil
+	m.left = max(memoryFloor, memoryPerByte*n)
+	m.steps = max(stepsFloor, stepsPerByte*n)
 }
 
 // read makes the event's payload the current item of the outermost frame.
@@ -170,6 +177,9 @@ func (m *Machine) mendable() bool {
 func (m *Machine) cached(kind, key string, build func() any) any {
 	if v, ok := m.cache[cacheKey{kind, key}]; ok {
 		return v
+	}
+	if len(key) > maxCachedKey {
+		return build()
 	}
 	if m.cache == nil || len(m.cache) >= maxCached {
 		m.cache = make(map[cacheKey]any)

@@ -127,7 +127,15 @@ func (s *scan) object(i, depth int, sh *shape) int {
 		case key != nil:
 			i = s.named(i, depth-1, key)
 		case c == '"':
-			i, _ = s.str(i + 1)
+			i++
+			if i+8 <= len(b) {
+				i += stop(binary.LittleEndian.Uint64(b[i:]))
+			}
+			if uint(i) < uint(len(b)) && b[i] == '"' {
+				i++
+			} else {
+				i, _ = s.str(i)
+			}
 		case c-'0' <= 9:
 			i = s.number(i)
 		default:
@@ -176,7 +184,9 @@ func (s *scan) named(i, depth int, key *shapeKey) int {
 	if key.slot >= 0 {
 		s.refs[key.slot] = ref{from: int32(from), to: int32(i), messy: s.messy, escaped: escaped}
 	}
-	s.messy = s.messy || before
+	if before {
+		s.messy = true
+	}
 	return i
 }
 

@@ -3,6 +3,7 @@ package sql
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -88,11 +89,11 @@ func (e *Error) Detail() string {
 	return b.String()
 }
 
-// visible returns s with control characters shown as one mark each, so that a
-// terminal neither obeys them nor loses the column.
+// visible returns s with what does not print shown as one mark each, so that a
+// terminal neither obeys it nor loses the column.
 func visible(s []rune) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\t' && r < ' ' || r >= 0x7f && r < 0xa0 {
+		if r != '\t' && !unicode.IsPrint(r) {
 			return '·'
 		}
 		return r

@@ -122,9 +122,13 @@ func (l *lexer) number() token {
 		}
 	}
 	if n := nameLen(l.src[i:]); n > 0 {
-		word := l.src[from : i+n]
-		return l.wrong(Span{from, i + n}, "a member whose name starts with a digit is reached with get(*, '"+clip(word)+"')",
-			"%q is neither a number nor a name", clip(word))
+		start := from // of the name, if it has hyphens: my-1st-name
+		for start > 0 && (isNameByte(l.src[start-1]) || l.src[start-1] == '-') {
+			start--
+		}
+		word := wordAt(l.src, start)
+		return l.wrong(Span{from, i + n}, "a member of that name is reached with get(*, '"+clip(word)+"')",
+			"%s is neither a number nor a name", clip(l.src[from:i+n]))
 	}
 	l.pos = i
 	return token{kind: tokNumber, span: Span{from, i}, text: l.src[from:i]}
@@ -232,8 +236,6 @@ func (l *lexer) operator() token {
 	r, n := utf8.DecodeRuneInString(rest)
 	span := Span{from, from + n}
 	switch {
-	case r == utf8.RuneError && n == 1:
-		return l.wrong(span, "", "the statement is not valid UTF-8")
 	case r == ';':
 		return l.wrong(span, "a statement ends without a semicolon", "unexpected ;")
 	case r == '`':
@@ -244,6 +246,8 @@ func (l *lexer) operator() token {
 		return l.wrong(span, "use the straight quotes ' or \"", "%c is not a quote of the language", r)
 	case unicode.IsSpace(r) || r == '\ufeff' || r == '\u200b':
 		return l.wrong(span, "replace it with an ordinary space", "unexpected character %U, which looks like a space", r)
+	case r == '?':
+		return l.wrong(span, "a choice is written CASE WHEN a THEN b ELSE c END", "unexpected character ?")
 	case unicode.IsPrint(r):
 		return l.wrong(span, "", "unexpected character %c", r)
 	}
@@ -270,7 +274,7 @@ func nameLen(s string) int {
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || !unicode.IsLetter(r) && (i == 0 || !unicode.IsMark(r) && !unicode.IsDigit(r)) {
+		if !unicode.IsLetter(r) && (i == 0 || !unicode.IsMark(r) && !unicode.IsDigit(r)) {
 			break
 		}
 		i += n
@@ -284,11 +288,20 @@ func startsName(s string) bool {
 	return nameLen(s[:n]) > 0
 }
 
-// clip shortens text for a message.
+// clip makes a piece of source fit for a message: short, and on one line.
 func clip(s string) string {
 	const most = 40
-	if utf8.RuneCountInString(s) <= most {
-		return s
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n++; n > most {
+			b.WriteString("…")
+			break
+		}
+		if !unicode.IsPrint(r) {
+			r = '·'
+		}
+		b.WriteRune(r)
 	}
-	return string([]rune(s)[:most]) + "…"
+	return b.String()
 }

@@ -13,9 +13,10 @@ type Part struct {
 // neighbours, and none is empty. Only "${" is special: a $ before anything else
 // is text, and there is no way to write a "${" that is text other than ${'${'}.
 // The error is an *Error, with its place in the template.
-func ParseTemplate(src string) (parts []Part, err error) {
+func ParseTemplate(src string) (_ []Part, err error) {
 	defer rescue(&err)
 	r := newReader(src)
+	var parts []Part
 	for pos := 0; pos < len(src); {
 		from := pos
 		i := strings.Index(src[from:], "${")

@@ -1,6 +1,3 @@
-// Package sql reads the rule language of AWS IoT Core: text to a statement
-// tree, and the tree back to text. It knows nothing of events or of what a
-// function does; rules/eval compiles the tree.
 package sql
 
 // Span is a half-open range of bytes in the statement's text.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/weir-iot/weir/internal/suggest"
 )
@@ -53,8 +54,16 @@ func (r *reader) unexpected(expected string, words ...string) {
 		panic(t.err)
 	}
 	hint := ""
+	if r.prev.is(",") {
+		hint = "take out the comma before it"
+	}
 	if t.kind == tokName {
 		upper := strings.ToUpper(t.text)
+		if t.upper == "NOT" { // NOT LIKE
+			if next := strings.ToUpper(r.peek(1).text); elsewhere[next] != "" && words != nil {
+				r.fail(r.peek(1).span, elsewhere[next], "%s is not part of the language", next)
+			}
+		}
 		if instead, ok := elsewhere[upper]; ok && t.upper == "" && words != nil {
 			r.fail(t.span, instead, "%s is not part of the language", upper)
 		}
@@ -94,6 +103,36 @@ func (r *reader) noExpression() {
 	r.fail(t.span, hint, "expected expression, found %s", found(t))
 }
 
+// notPlain fails at tok, a name behind a dot that is no plain word. names are
+// those before the dot, if it is a path.
+func (r *reader) notPlain(names []string, dot Span) {
+	t := &r.tok
+	name := t.text
+	if t.kind != tokString {
+		name = wordAt(r.src, t.span.From)
+		t.span.To = t.span.From + len(name)
+	}
+	of := "x"
+	if names != nil {
+		of = clip(strings.Join(names, "."))
+	}
+	hint := "use get(" + of + ", '" + clip(name) + "')"
+	if name != "" && strings.Trim(name, "0123456789") == "" {
+		hint = "use get(" + of + ", " + clip(name) + ") for an item of an array, get(" + of + ", '" + clip(name) + "') for a member"
+	}
+	r.fail(Span{dot.From, t.span.To}, hint, "a name behind a dot must be a plain word")
+}
+
+// wordAt returns the text at offset i of src as far as it could be one name with
+// hyphens.
+func wordAt(src string, i int) string {
+	to := i
+	for to < len(src) && (isNameByte(src[to]) || src[to] == '-' || src[to] >= utf8.RuneSelf) {
+		to++
+	}
+	return src[i:to]
+}
+
 // noIndex fails where tok is an index.
 func (r *reader) noIndex() {
 	if r.tok.is("[") {
@@ -111,6 +150,9 @@ func (r *reader) noSelect() {
 	case t.kind == tokName && slices.Contains(verbs, upper):
 		r.fail(t.span, "a rule reads messages with SELECT; what is done with them is said by its actions", "%s is not part of the language", upper)
 	}
+	if _, ok := suggest.Nearest(t.text, []string{"SELECT", "SET"}); !ok && t.kind != tokWrong {
+		r.fail(t.span, "a statement starts with SELECT or SET: SELECT * FROM 'a/topic' WHERE temp > 5", "expected SELECT, found %s", found(t))
+	}
 	r.unexpected("SELECT", "SELECT", "SET")
 }
 
@@ -120,22 +162,29 @@ func (r *reader) afterItems(stmt *Statement) {
 	switch {
 	case t.upper == "FROM", t.upper == "WHERE" && stmt != nil, t.kind == tokEnd && stmt != nil:
 		return
+	case r.prev.kind == tokString && t.span.From == r.prev.span.To && (t.kind == tokName || t.kind == tokString):
+		r.fail(t.span, "is the string that starts at "+r.place(r.prev.span)+" closed where it should be?", "expected a comma or FROM, found %s", found(t))
 	case t.kind == tokName && t.upper == "":
 		if _, ok := elsewhere[strings.ToUpper(t.text)]; ok {
 			break
 		}
-		if near, ok := suggest.Nearest(t.text, append(operators, "FROM", "WHERE", "AS")); ok {
-			r.fail(t.span, "did you mean "+near+"?", "expected , or FROM, found %s", found(t))
+		if before := strings.ToUpper(r.prev.text); r.prev.kind == tokName && (before == "DISTINCT" || before == "ALL" || before == "TOP") {
+			r.fail(r.prev.span, "a rule sees one message at a time", "%s is not part of the language", before)
 		}
-		r.fail(t.span, "a column is renamed with AS; a member whose name has a space is reached with get(*, 'two words')", "expected , or FROM, found %s", found(t))
+		if near, ok := suggest.Nearest(t.text, append(operators, "FROM", "WHERE", "AS")); ok {
+			r.fail(t.span, "did you mean "+near+"?", "expected a comma or FROM, found %s", found(t))
+		}
+		r.fail(t.span, "a column is renamed with AS; a member whose name has a space is reached with get(*, 'two words')", "expected a comma or FROM, found %s", found(t))
 	case t.kind == tokString:
-		r.fail(t.span, "the topic filter stands behind FROM, another name for the column behind AS", "expected , or FROM, found %s", found(t))
+		r.fail(t.span, "the topic filter stands behind FROM, another name for the column behind AS", "expected a comma or FROM, found %s", found(t))
 	case t.upper == "SELECT":
-		r.fail(t.span, "a nested SELECT stands in parentheses", "expected , or FROM, found %s", found(t))
+		r.fail(t.span, "a nested SELECT stands in parentheses", "expected a comma or FROM, found %s", found(t))
 	case t.is(")") && stmt != nil, t.is("]"), t.is("}"):
 		r.fail(t.span, "it closes nothing", "unexpected %s", t.text)
+	case t.is(")"), t.kind == tokEnd, t.upper == "WHERE":
+		r.fail(t.span, "a nested SELECT reads FROM a member, or FROM * for the whole message", "expected a comma or FROM, found %s", found(t))
 	}
-	r.unexpected(", or FROM", append(operators, "FROM", "WHERE", "AS")...)
+	r.unexpected("a comma or FROM", append(operators, "FROM", "WHERE", "AS")...)
 }
 
 // noTopic fails behind FROM, where the topic filter must come.
@@ -157,7 +206,7 @@ func (r *reader) noTopic() {
 		to++
 	}
 	text := r.src[t.span.From:to]
-	r.fail(Span{t.span.From, to}, "write FROM '"+clip(strings.Trim(text, "'\"`;"))+"'", "expected a topic filter in single quotes, found %s", clip(text))
+	r.fail(Span{t.span.From, to}, "write FROM '"+clip(strings.Trim(text, "'\"`;‘’“”"))+"'", "expected a topic filter in single quotes, found %s", clip(text))
 }
 
 // notTheEnd fails at tok, behind a whole statement.
@@ -173,7 +222,7 @@ func (r *reader) notTheEnd(stmt *Statement) {
 	case t.kind == tokName && strings.EqualFold(t.text, "set"):
 		r.fail(t.span, "the clauses stand in this order: SET, SELECT, FROM, WHERE", "SET must come before SELECT")
 	case t.is(",") && r.prev.kind == tokString && stmt.HasFrom:
-		r.fail(t.span, "a rule reads from one topic filter; + and # stand for any level", "expected WHERE or the end, found ,")
+		r.fail(t.span, "a rule reads from one topic filter; + and # stand for any level", "expected WHERE or the end, found a comma")
 	case t.upper == "AS" && stmt.HasFrom:
 		r.fail(t.span, "only the source of a nested SELECT has a name", "the topic filter has no alias")
 	case t.is(")"), t.is("]"), t.is("}"):
@@ -189,6 +238,9 @@ func (r *reader) notClosed(opening token, expected string) {
 	t := &r.tok
 	if t.kind == tokEnd {
 		r.fail(opening.span, "", "%s is not closed", opening.text)
+	}
+	if t.upper == "AS" && opening.is("(") && strings.HasPrefix(expected, "a comma") {
+		r.fail(t.span, "inside a call only cast has AS: cast(x AS Int)", "expected %s, found AS", expected)
 	}
 	if t.kind == tokName || t.is(")") || t.is("]") || t.is("}") {
 		hint := "the " + opening.text + " at " + r.place(opening.span) + " is still open"
@@ -234,6 +286,10 @@ func found(t *token) string {
 	case tokName:
 		if t.upper != "" {
 			return t.upper
+		}
+	case tokOp:
+		if t.text == "," {
+			return "a comma"
 		}
 	}
 	return clip(t.text)
