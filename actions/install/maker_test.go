@@ -86,3 +86,24 @@ func TestMistakesPointIntoTheRule(t *testing.T) {
 		}
 	}
 }
+
+type counting struct {
+	confirmed
+	asked int
+}
+
+func (c *counting) Confirm(context.Context, string) error { c.asked++; return nil }
+
+// Checking a rule tells nobody; making its lane asks the web server.
+func TestCheckAsksNobody(t *testing.T) {
+	m, p := maker(t)
+	c := &counting{}
+	m.Env.Destinations = c
+	params := json.RawMessage(`{"url":"https://a.example/x"}`)
+	if err := m.Check(t.Context(), "r", p, "http", params, false); err != nil || c.asked != 0 {
+		t.Errorf("asked %d times, %v", c.asked, err)
+	}
+	if _, err := m.NewLane(t.Context(), actions.Plan{Rule: "r", Program: p, Kind: "http", Params: params}); err != nil || c.asked != 1 {
+		t.Errorf("asked %d times, %v", c.asked, err)
+	}
+}
