@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -183,8 +184,8 @@ func TestBadServers(t *testing.T) {
 		}, "answered", "429", time.Second},
 		"400":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(400) }, "permanent", "400", time.Second},
 		"404":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(404) }, "permanent", "404", time.Second},
-		"302":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, 302) }, "permanent", "redirect", time.Second},
-		"307":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, 307) }, "permanent", "redirect", time.Second},
+		"302":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, nethttp.StatusFound) }, "permanent", "redirect", time.Second},
+		"307":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, nethttp.StatusTemporaryRedirect) }, "permanent", "redirect", time.Second},
 		"1 GB":        {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(500); flood(w) }, "permanent", "16384", 3 * time.Second},
 		"1 GB of yes": {func(w nethttp.ResponseWriter, r *nethttp.Request) { flood(w) }, "delivered", "", 3 * time.Second},
 		"drips a yes": {func(w nethttp.ResponseWriter, r *nethttp.Request) { drip(w, r) }, "delivered", "", 3 * time.Second},
@@ -307,6 +308,38 @@ func httptestTLS(t testing.TB) string {
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	return srv.URL
+}
+
+func TestHTTPSAndHTTP2(t *testing.T) {
+	for _, two := range []bool{false, true} {
+		s := &receiver{}
+		srv := httptest.NewUnstartedServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			r.Header.Set("Proto", r.Proto)
+			s.ServeHTTP(w, r)
+		}))
+		srv.EnableHTTP2 = two
+		srv.StartTLS()
+		a, _ := open(t, `{"url":"`+srv.URL+`/x"}`)
+		roots := x509.NewCertPool()
+		roots.AddCert(srv.Certificate())
+		a.(*action).client.secure.TLSClientConfig.RootCAs = roots
+		for range 3 {
+			if err := deliver(t, a, `{}`); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := "HTTP/1.1"
+		if two {
+			want = "HTTP/2.0"
+		}
+		for _, q := range s.all() {
+			if _, ok := q.header["Idempotency-Key"]; ok || q.header.Get("Proto") != want || q.header.Get(HeaderRule) != "test" {
+				t.Errorf("%v", q.header)
+			}
+		}
+		_ = a.Close(t.Context())
+		srv.Close()
+	}
 }
 
 // An idle connection that the server has closed is no failure.
