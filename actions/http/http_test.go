@@ -182,10 +182,14 @@ func TestBadServers(t *testing.T) {
 			w.Header().Set("Retry-After", "3")
 			w.WriteHeader(429)
 		}, "answered", "429", time.Second},
-		"400":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(400) }, "permanent", "400", time.Second},
-		"404":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(404) }, "permanent", "404", time.Second},
-		"302":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, nethttp.StatusFound) }, "permanent", "redirect", time.Second},
-		"307":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, nethttp.StatusTemporaryRedirect) }, "permanent", "redirect", time.Second},
+		"400": {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(400) }, "permanent", "400", time.Second},
+		"404": {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(404) }, "permanent", "404", time.Second},
+		"302": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			nethttp.Redirect(w, r, canary.URL, nethttp.StatusFound)
+		}, "permanent", "redirect", time.Second},
+		"307": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			nethttp.Redirect(w, r, canary.URL, nethttp.StatusTemporaryRedirect)
+		}, "permanent", "redirect", time.Second},
 		"1 GB":        {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(500); flood(w) }, "permanent", "16384", 3 * time.Second},
 		"1 GB of yes": {func(w nethttp.ResponseWriter, r *nethttp.Request) { flood(w) }, "delivered", "", 3 * time.Second},
 		"drips a yes": {func(w nethttp.ResponseWriter, r *nethttp.Request) { drip(w, r) }, "delivered", "", 3 * time.Second},
