@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -402,5 +403,18 @@ func (f Features) unknownKey(t *testing.T) {
 	var fe *actions.FieldError
 	if !errors.As(err, &fe) || fe.Hint == "" {
 		t.Errorf("want an error that names the nearest key, got %v", err)
+	}
+}
+
+// CPU reports the processor time a benchmark takes, the destination's included
+// where it runs in the process. Call what it returns at the end, with the number
+// of results.
+func CPU(b *testing.B) func(results int) {
+	var from, to syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &from)
+	return func(results int) {
+		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &to)
+		spent := to.Utime.Nano() - from.Utime.Nano() + to.Stime.Nano() - from.Stime.Nano()
+		b.ReportMetric(float64(spent)/1e3/float64(results), "cpu-µs/result")
 	}
 }

@@ -257,11 +257,14 @@ func BenchmarkDeliver(b *testing.B) {
 				batch[i] = actiontest.Result(i + 1)
 			}
 			b.ReportAllocs()
-			for n := 0; n < b.N; n += len(batch) {
+			cpu := actiontest.CPU(b)
+			n := 0
+			for ; n < b.N; n += len(batch) {
 				if err := a.Deliver(b.Context(), batch); err != nil {
 					b.Fatal(err)
 				}
 			}
+			cpu(n)
 		})
 	}
 }
