@@ -16,10 +16,11 @@ type Rules interface {
 	List(ctx context.Context) ([]Rule, error)
 	Get(ctx context.Context, name string) (*Rule, error)
 
-	// Apply reads one rule document, JSON or YAML, and makes or replaces its
-	// rule. file is what errors call the document. A document equal to the rule
-	// that stands changes nothing. With dry nothing is stored.
-	Apply(ctx context.Context, file string, document []byte, dry bool) (*Applied, error)
+	// Apply reads a file of rule documents, JSON or YAML, and makes or replaces
+	// their rules. file is what errors call it. With a mistake in one of them, none
+	// is stored. A document equal to the rule that stands changes nothing. With dry
+	// nothing is stored.
+	Apply(ctx context.Context, file string, content []byte, dry bool) ([]Applied, error)
 
 	SetEnabled(ctx context.Context, name string, enabled bool) error
 	Delete(ctx context.Context, name string) error

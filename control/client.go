@@ -42,7 +42,8 @@ func (e *RemoteError) Detail() string {
 // Rules lists the rules.
 func (c *Client) Rules(ctx context.Context) ([]Rule, error) {
 	var out struct{ Rules []Rule }
-	return out.Rules, c.call(ctx, "GET", "/weir/v1/rules", nil, nil, &out)
+	err := c.call(ctx, "GET", "/weir/v1/rules", nil, nil, &out)
+	return out.Rules, err
 }
 
 // Rule returns one rule with its document.
@@ -51,11 +52,12 @@ func (c *Client) Rule(ctx context.Context, name string) (*Rule, error) {
 	return &out, c.call(ctx, "GET", "/weir/v1/rules/"+url.PathEscape(name), nil, nil, &out)
 }
 
-// Apply applies a document; see the interface Rules.
-func (c *Client) Apply(ctx context.Context, file string, document []byte, dry bool) (*Applied, error) {
-	var out Applied
+// Apply applies a file of rules; see the interface Rules.
+func (c *Client) Apply(ctx context.Context, file string, content []byte, dry bool) ([]Applied, error) {
+	var out struct{ Applied []Applied }
 	q := url.Values{"file": {file}, "dry": {strconv.FormatBool(dry)}}
-	return &out, c.call(ctx, "PUT", "/weir/v1/rules", q, document, &out)
+	err := c.call(ctx, "PUT", "/weir/v1/rules", q, content, &out)
+	return out.Applied, err
 }
 
 // DeleteRule deletes a rule.
@@ -82,7 +84,8 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 func (c *Client) Dead(ctx context.Context, rule string, after uint64, max int) ([]DeadLetter, error) {
 	var out struct{ Dead []DeadLetter }
 	q := url.Values{"rule": {rule}, "after": {strconv.FormatUint(after, 10)}, "max": {strconv.Itoa(max)}}
-	return out.Dead, c.call(ctx, "GET", "/weir/v1/dead", q, nil, &out)
+	err := c.call(ctx, "GET", "/weir/v1/dead", q, nil, &out)
+	return out.Dead, err
 }
 
 // DeadLetter returns one dead letter with its contents.

@@ -300,15 +300,13 @@ func (s *Server) applyRule(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.o.Rules.Apply(r.Context(), file, body, dry)
+	applied, err := s.o.Rules.Apply(r.Context(), file, body, dry)
 	if err != nil {
 		return err
 	}
-	status := http.StatusOK
-	if a.Result == "created" {
-		status = http.StatusCreated
-	}
-	writeJSON(w, status, a)
+	writeJSON(w, http.StatusOK, struct {
+		Applied []Applied `json:"applied"`
+	}{applied})
 	return nil
 }
 

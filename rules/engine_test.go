@@ -623,6 +623,64 @@ func TestTrimmedEventsAreCounted(t *testing.T) {
 	}
 }
 
+// A rule that waits for a look-up delays no other.
+func TestARuleThatCallsOutIsAlone(t *testing.T) {
+	w := newWorld(t, 1)
+	w.start()
+	w.apply("slow", "t call", "s3")
+	st := w.apply("quick", "t", "s3")
+	w.running("quick", st.Revision)
+	for range 100 {
+		w.log.add(0, "t", "call")
+	}
+	w.eventually("the quick rule", func() bool { return len(w.hub.seqs("quick", 0)) == 100 })
+	if n := len(w.hub.seqs("slow", 0)); n != 0 {
+		t.Errorf("%d results of a rule that waits", n)
+	}
+	close(blocked)
+	w.idle()
+	exactly(t, "slow", w.hub.seqs("slow", 0), 1, 100)
+}
+
+// Where the log has lost an unsynced tail its sequences are used again: no
+// position may lie behind the new end.
+func TestALostTailIsClamped(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		w := newWorld(t, 1)
+		w.start()
+		st := w.apply("r", "t", "s3")
+		w.running("r", st.Revision)
+		for range 10 {
+			w.log.add(0, "t", "x")
+		}
+		w.idle()
+		w.eventually("saved", func() bool { rec, _, _ := loadRecord(context.Background(), w.positions, 0); return rec.Position == 10 })
+		epoch := w.engine.Partitions()[0].Epoch
+		if !running {
+			w.end()
+		}
+		w.log.mu.Lock()
+		w.log.parts[0] = w.log.parts[0][:6]
+		close(w.log.moved)
+		w.log.moved = make(chan struct{})
+		w.log.mu.Unlock()
+		if !running {
+			w.start()
+		}
+		w.eventually("taken up again", func() bool { return w.engine.Partitions()[0].Epoch > epoch })
+		w.running("r", st.Revision)
+		for range 3 {
+			w.log.add(0, "t", "x")
+		}
+		w.idle()
+		got := w.hub.seqs("r", 0)
+		if want := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 7, 8, 9}; !slices.Equal(got, want) {
+			t.Errorf("running %v: %v", running, got)
+		}
+		w.end()
+	}
+}
+
 // benchWorker returns a worker with n rules on the same topic of which one
 // selects.
 func benchWorker(b testing.TB, others int) (*worker, func()) {
@@ -632,7 +690,7 @@ func benchWorker(b testing.TB, others int) (*worker, func()) {
 	s.readersCtx = context.Background()
 	tb := &table{match: newTrie(), byName: map[string][]*version{}}
 	add := func(name, where string) {
-		r := &Rule{Name: name, SQL: `SELECT deviceId, temperature, temperature*1.8+32 AS f, site FROM 'factory/+/device/+/telemetry' WHERE ` + where,
+		r := &Rule{Name: name, SQL: `SELECT deviceId, temperature, temperature*1.8+32 AS f, topic(2) AS site FROM 'factory/+/device/+/telemetry' WHERE ` + where,
 			Actions: []Action{{Kind: "x"}}}
 		prog, err := SQL{}.Compile(r)
 		if err != nil {

@@ -102,6 +102,10 @@ func (f *memFollower) Next(ctx context.Context, max int) ([]*event.Event, uint64
 		f.l.mu.Lock()
 		all, moved, first := f.l.parts[f.p], f.l.moved, f.l.first[f.p]
 		f.l.mu.Unlock()
+		if f.pos > uint64(len(all)) { // the log has lost its tail
+			f.pos = uint64(len(all))
+			return nil, f.pos, nil
+		}
 		if f.pos < first {
 			g := &Gap{From: f.pos + 1, To: first}
 			f.pos = first
@@ -247,10 +251,14 @@ type testProgram struct {
 
 func (p testProgram) Filter() (topic.Filter, bool) { return p.filter, p.filter != "-" }
 
+func (p testProgram) CallsOut() bool { return strings.HasPrefix(p.word, "call") }
+
 func (p testProgram) Eval(_ context.Context, m Machine, e *event.Event) ([]byte, bool, error) {
 	switch s := string(e.Payload); {
 	case p.word == "panic" && s == "panic":
 		panic("poison")
+	case p.word == "call":
+		<-blocked
 	case p.word == "regex":
 		m.(*testMachine).exceeded++
 	case s == "fail":
@@ -260,6 +268,9 @@ func (p testProgram) Eval(_ context.Context, m Machine, e *event.Event) ([]byte,
 	}
 	return slices.Clone(e.Payload), true, nil
 }
+
+// blocked holds evaluations of rules with the word call.
+var blocked = make(chan struct{})
 
 // testLane is a lane with a window of a few results; a test says when they are
 // settled.

@@ -190,7 +190,7 @@ type version struct {
 		n     int
 		since time.Time
 	}
-	hot atomic.Bool // over the work limit too often: stays out of the worker
+	hot atomic.Bool // over the work limit too often, or calls out: stays out of the worker
 }
 
 const open = math.MaxUint64
@@ -401,6 +401,7 @@ func (s *session) newVersion(n *entry) *version {
 		v.from = sv.From
 	}
 	v.failed = n.err
+	v.hot.Store(n.prog != nil && n.prog.CallsOut())
 	if n.prog == nil && v.failed == nil {
 		v.failed = errors.New("the statement was not compiled")
 	}
@@ -491,7 +492,7 @@ func (s *session) take(t, old *table, at uint64, follow func(*runner)) {
 						s.p.log.Error("a lane has not ended cleanly", "rule", v.stored.Rule.Name, "action", r.index, "error", err)
 					}
 				})
-				if r.pos < at {
+				if r.pos < at || v.hot.Load() {
 					follow(r)
 				} else {
 					r.left.Store(false)

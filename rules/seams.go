@@ -56,6 +56,9 @@ type Program interface {
 	// Filter returns the topic filter after FROM; false: the rule is reached by
 	// Basic Ingest only.
 	Filter() (topic.Filter, bool)
+	// CallsOut reports whether Eval may wait for others. Such a rule's lanes never
+	// join the shared worker: nobody else may wait with them.
+	CallsOut() bool
 	// Eval returns a freshly allocated payload; ok is false where WHERE is not
 	// true. An error goes to the error action.
 	Eval(ctx context.Context, m Machine, e *event.Event) (payload []byte, ok bool, err error)

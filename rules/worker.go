@@ -20,6 +20,7 @@ type worker struct {
 	table   *table
 	machine Machine
 	hits    []*version
+	inside  bool   // an evaluation: a panic is the rule's
 	at      uint64 // everything up to here was offered to the lanes that are with it
 }
 
@@ -100,15 +101,36 @@ func (w *worker) event(ev *event.Event) {
 		return
 	}
 	if name, _, ok := ev.Topic.Rule(); ok {
-		for _, v := range w.table.byName[name] {
-			w.evaluate(v, ev)
-		}
+		w.evaluateAll(w.table.byName[name], ev)
 		return
 	}
-	w.hits = w.table.match.Match(ev.Topic, w.hits[:0])
-	for _, v := range w.hits {
-		w.evaluate(v, ev)
+	if w.hits = w.table.match.Match(ev.Topic, w.hits[:0]); len(w.hits) > 0 {
+		w.evaluateAll(w.hits, ev)
 	}
+}
+
+func (w *worker) evaluateAll(list []*version, ev *event.Event) {
+	for i := 0; i < len(list); {
+		i = w.evaluateFrom(list, i, ev)
+	}
+}
+
+// evaluateFrom evaluates list from i on and returns how far it came: behind a
+// panic it ends. One guard for all costs less than one for each.
+func (w *worker) evaluateFrom(list []*version, i int, ev *event.Event) (next int) {
+	defer func() {
+		if !w.inside {
+			return
+		}
+		w.inside = false
+		v := list[next]
+		w.offer(v, ev, nil, false, w.s.panicked(&w.machine, v, ev, recover()))
+		next++
+	}()
+	for next = i; next < len(list); next++ {
+		w.evaluate(list[next], ev)
+	}
+	return next
 }
 
 func (w *worker) evaluate(v *version, ev *event.Event) {
@@ -125,7 +147,16 @@ func (w *worker) evaluate(v *version, ev *event.Event) {
 	if !wanted {
 		return
 	}
-	payload, ok, err := w.s.eval(w.s.readersCtx, &w.machine, v, ev)
+	w.inside = true
+	payload, ok, err := w.s.evalUnguarded(w.s.readersCtx, w.machine, v, ev)
+	w.inside = false
+	if ok || err != nil || v.hot.Load() {
+		w.offer(v, ev, payload, ok, err)
+	}
+}
+
+// offer hands the outcome of an evaluation to the lanes that are with the worker.
+func (w *worker) offer(v *version, ev *event.Event, payload []byte, ok bool, err error) {
 	if ok || err != nil {
 		for _, r := range v.lanes {
 			if !r.left.Load() && ev.Seq > r.pos && !r.offer(ev, payload, err) {
@@ -153,30 +184,43 @@ func (r *runner) offer(ev *event.Event, payload []byte, err error) bool {
 	return r.index > 0 || r.lane.Fail(ev, err)
 }
 
-// eval evaluates and contains what goes wrong in it.
+// eval evaluates and contains a panic.
 func (s *session) eval(ctx context.Context, m *Machine, v *version, ev *event.Event) (payload []byte, ok bool, err error) {
+	panicking := true
+	defer func() {
+		if panicking {
+			payload, ok, err = nil, false, s.panicked(m, v, ev, recover())
+		}
+	}()
+	payload, ok, err = s.evalUnguarded(ctx, *m, v, ev)
+	panicking = false
+	return payload, ok, err
+}
+
+func (s *session) evalUnguarded(ctx context.Context, m Machine, v *version, ev *event.Event) (payload []byte, ok bool, err error) {
 	if ev.Hops > MaxHops {
 		s.mu.Lock()
 		s.loops++
 		s.mu.Unlock()
 		return nil, false, errLoop
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			payload, ok, err = nil, false, &panicError{p}
-			*m = s.e.o.Language.NewMachine() // it may have been left in any state
-			s.mu.Lock()
-			s.panics++
-			s.mu.Unlock()
-			s.p.log.Error("evaluating a rule panicked", "rule", v.stored.Rule.Name, "message", ev.ID().String(), "panic", p)
-		}
-	}()
-	before := (*m).Exceeded()
-	payload, ok, err = v.prog.Eval(ctx, *m, ev)
-	if (*m).Exceeded() != before {
+	before := m.Exceeded()
+	payload, ok, err = v.prog.Eval(ctx, m, ev)
+	if m.Exceeded() != before {
 		s.strike(v)
 	}
 	return payload, ok, err
+}
+
+// panicked makes the error of an evaluation that panicked, and a new Machine:
+// the old one may be in any state.
+func (s *session) panicked(m *Machine, v *version, ev *event.Event, p any) error {
+	*m = s.e.o.Language.NewMachine()
+	s.mu.Lock()
+	s.panics++
+	s.mu.Unlock()
+	s.p.log.Error("evaluating a rule panicked", "rule", v.stored.Rule.Name, "message", ev.ID().String(), "panic", p)
+	return &panicError{p}
 }
 
 // maxStrikes is how often a minute a rule may exceed a work limit before it is

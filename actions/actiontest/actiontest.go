@@ -12,13 +12,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/weir-iot/weir/actions"
-	"github.com/weir-iot/weir/actions/param"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules/eval"
@@ -62,6 +62,7 @@ type Features struct {
 	Keyed        bool                    // a repeat leaves one delivery, not two
 	Without      []Fault                 // faults the destination does not know
 	SharedClient bool                    // connections outlive the action, in a pool of the process
+	InProcess    bool                    // the destination's own goroutines come and go in this process: leaks cannot be told
 }
 
 // Env returns an environment for the actions of a rule with statement; empty:
@@ -81,7 +82,7 @@ func Env(t testing.TB, statement string) actions.Env {
 	}
 	return actions.Env{
 		Rule: "test", AccountID: "123456789012", Region: "us-east-1",
-		Logger: slog.New(slog.DiscardHandler), Template: param.Compiler(program),
+		Logger: slog.New(slog.DiscardHandler), Template: actions.Templates(program),
 	}
 }
 
@@ -172,6 +173,9 @@ func (f Features) open(t *testing.T) *subject {
 	s := &subject{t: t, d: d, a: a, spec: spec}
 	t.Cleanup(func() {
 		s.close()
+		if f.InProcess {
+			return
+		}
 		if err := goleak.Find(leaks...); err != nil {
 			t.Errorf("after Close: %v", err)
 		}
@@ -399,5 +403,18 @@ func (f Features) unknownKey(t *testing.T) {
 	var fe *actions.FieldError
 	if !errors.As(err, &fe) || fe.Hint == "" {
 		t.Errorf("want an error that names the nearest key, got %v", err)
+	}
+}
+
+// CPU reports the processor time a benchmark takes, the destination's included
+// where it runs in the process. Call what it returns at the end, with the number
+// of results.
+func CPU(b *testing.B) func(results int) {
+	var from, to syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &from)
+	return func(results int) {
+		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &to)
+		spent := to.Utime.Nano() - from.Utime.Nano() + to.Stime.Nano() - from.Stime.Nano()
+		b.ReportMetric(float64(spent)/1e3/float64(results), "cpu-µs/result")
 	}
 }

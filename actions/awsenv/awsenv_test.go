@@ -59,10 +59,17 @@ func TestWhereS3Is(t *testing.T) {
 		"set to nothing":      {map[string]string{"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_S3": ""}, true},
 		"another service's":   {map[string]string{"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1"}, true},
 		"AWS_ENDPOINT_URL_S3": {map[string]string{"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, false},
+		"configuration file":  {map[string]string{"AWS_CONFIG_FILE": "[default]\nendpoint_url = http://127.0.0.1:1\n"}, false},
 		"AWS_ENDPOINT_URL":    {map[string]string{"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			clean(t, c.env)
+			if f := c.env["AWS_CONFIG_FILE"]; f != "" {
+				t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "config"))
+				if err := os.WriteFile(os.Getenv("AWS_CONFIG_FILE"), []byte(f), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			s := &inside{}
 			err := list(t, New(Options{LocalS3: s, NoMetadata: true, Credentials: aws.Credentials{AccessKeyID: "a", SecretAccessKey: "b"}}))
 			if (s.dialled > 0) != c.inside || !c.inside && !strings.Contains(err.Error(), "127.0.0.1:1") {

@@ -390,6 +390,11 @@ func (d *Destinations) poke() {
 
 // Confirm asks for a destination at confirmationURL where there is none.
 func (d *Destinations) Confirm(ctx context.Context, confirmationURL string) error {
+	for _, s := range d.snapshot() {
+		if s.ConfirmationURL == confirmationURL {
+			return nil
+		}
+	}
 	_, err := d.Create(ctx, confirmationURL)
 	if errs.Is(err, errs.Exists) {
 		return nil

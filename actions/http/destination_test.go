@@ -326,11 +326,16 @@ func TestChallengeIsGuarded(t *testing.T) {
 }
 
 func TestQuota(t *testing.T) {
-	d := destinations(t, &memory{})
-	for i := range maxDestinations {
-		if _, err := d.Create(t.Context(), fmt.Sprintf("https://a.example/%d", i)); err != nil {
+	store := &memory{}
+	for i := range maxDestinations - 1 {
+		x, _ := json.Marshal(Destination{ARN: fmt.Sprintf("arn:x/%d", i), ConfirmationURL: fmt.Sprintf("https://a.example/%d", i), Status: Enabled})
+		if _, err := store.Update(t.Context(), fmt.Sprint(i), x, 0); err != nil {
 			t.Fatal(err)
 		}
+	}
+	d := destinations(t, store)
+	if _, err := d.Create(t.Context(), "https://a.example/last"); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := d.Create(t.Context(), "https://a.example/more"); !errs.Is(err, errs.Quota) {
 		t.Errorf("%v", err)

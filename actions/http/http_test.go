@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -181,10 +182,14 @@ func TestBadServers(t *testing.T) {
 			w.Header().Set("Retry-After", "3")
 			w.WriteHeader(429)
 		}, "answered", "429", time.Second},
-		"400":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(400) }, "permanent", "400", time.Second},
-		"404":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(404) }, "permanent", "404", time.Second},
-		"302":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, 302) }, "permanent", "redirect", time.Second},
-		"307":         {func(w nethttp.ResponseWriter, r *nethttp.Request) { nethttp.Redirect(w, r, canary.URL, 307) }, "permanent", "redirect", time.Second},
+		"400": {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(400) }, "permanent", "400", time.Second},
+		"404": {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(404) }, "permanent", "404", time.Second},
+		"302": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			nethttp.Redirect(w, r, canary.URL, nethttp.StatusFound)
+		}, "permanent", "redirect", time.Second},
+		"307": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			nethttp.Redirect(w, r, canary.URL, nethttp.StatusTemporaryRedirect)
+		}, "permanent", "redirect", time.Second},
 		"1 GB":        {func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(500); flood(w) }, "permanent", "16384", 3 * time.Second},
 		"1 GB of yes": {func(w nethttp.ResponseWriter, r *nethttp.Request) { flood(w) }, "delivered", "", 3 * time.Second},
 		"drips a yes": {func(w nethttp.ResponseWriter, r *nethttp.Request) { drip(w, r) }, "delivered", "", 3 * time.Second},
@@ -307,6 +312,38 @@ func httptestTLS(t testing.TB) string {
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	return srv.URL
+}
+
+func TestHTTPSAndHTTP2(t *testing.T) {
+	for _, two := range []bool{false, true} {
+		s := &receiver{}
+		srv := httptest.NewUnstartedServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			r.Header.Set("Proto", r.Proto)
+			s.ServeHTTP(w, r)
+		}))
+		srv.EnableHTTP2 = two
+		srv.StartTLS()
+		a, _ := open(t, `{"url":"`+srv.URL+`/x"}`)
+		roots := x509.NewCertPool()
+		roots.AddCert(srv.Certificate())
+		a.(*action).client.secure.TLSClientConfig.RootCAs = roots
+		for range 3 {
+			if err := deliver(t, a, `{}`); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := "HTTP/1.1"
+		if two {
+			want = "HTTP/2.0"
+		}
+		for _, q := range s.all() {
+			if _, ok := q.header["Idempotency-Key"]; ok || q.header.Get("Proto") != want || q.header.Get(HeaderRule) != "test" {
+				t.Errorf("%v", q.header)
+			}
+		}
+		_ = a.Close(t.Context())
+		srv.Close()
+	}
 }
 
 // An idle connection that the server has closed is no failure.
@@ -606,16 +643,15 @@ func BenchmarkDeliver(b *testing.B) {
 				results = append(results, actiontest.Result(i+1))
 			}
 			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				for n := 0; pb.Next(); n++ {
-					if n%len(results) == 0 {
-						if err := a.Deliver(b.Context(), results); err != nil {
-							b.Error(err)
-							return
-						}
-					}
+			cpu := actiontest.CPU(b)
+			n := 0
+			for n < b.N {
+				if err := a.Deliver(b.Context(), results); err != nil {
+					b.Fatal(err)
 				}
-			})
+				n += len(results)
+			}
+			cpu(n)
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -25,8 +26,7 @@ import (
 
 const s3rver = `
 const S3rver = require("s3rver");
-new S3rver({address: "127.0.0.1", port: 0, silent: true, directory: process.argv[1], vhostBuckets: false,
-	configureBuckets: [{name: "bucket"}]}).run((err, a) => {
+new S3rver({address: "127.0.0.1", port: 0, silent: true, directory: process.argv[1], vhostBuckets: false}).run((err, a) => {
 	if (err) throw err;
 	console.log("port " + a.port);
 });
@@ -83,38 +83,55 @@ func objects(t testing.TB, env *awsenv.Env, bucket string) []actiontest.Delivery
 	return out
 }
 
-const config = `{"bucketName":"bucket","key":"t/${device}/${n}.json","roleArn":"arn:aws:iam::123456789012:role/aws_iot_s3"}`
+const config = `{"bucketName":%q,"key":"${topic()}/${device}/${timestamp()}.json","roleArn":"arn:aws:iam::123456789012:role/aws_iot_s3"}`
 
-func features(open func(t testing.TB) (target string)) actiontest.Features {
+func features(open func(t testing.TB) *actiontest.Destination) actiontest.Features {
 	return actiontest.Features{
-		Kind: Kind,
-		Open: func(t testing.TB) *actiontest.Destination {
-			target := open(t)
-			p := actiontest.NewProxy(t, target)
-			env := environment(t, p.URL)
-			return &actiontest.Destination{
-				Config:   config,
-				Env:      func(e *actions.Env) { e.AWS = env.Config },
-				Received: func(t testing.TB) []actiontest.Delivery { return objects(t, env, "bucket") },
-				Fault:    p.Set,
-			}
-		},
+		Kind:         Kind,
+		Open:         open,
 		Bad:          func(r *actions.Result) { r.Event.Payload = []byte(`{"device":".."}`) },
 		Keyed:        true,
 		SharedClient: true,
 	}
 }
 
+// start runs s3rver until the test ends.
+func start(t testing.TB) (url string) {
+	return "http://127.0.0.1:" + npm.Node(t, s3rver, regexp.MustCompile(`^port (\d+)$`), t.TempDir())
+}
+
+func makeBucket(t testing.TB, env *awsenv.Env, name string) {
+	t.Helper()
+	cfg, err := env.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client(cfg).CreateBucket(t.Context(), &awss3.CreateBucketInput{Bucket: &name}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestContractS3rver(t *testing.T) {
-	actiontest.Run(t, features(func(t testing.TB) string {
-		return "http://127.0.0.1:" + npm.Node(t, s3rver, regexp.MustCompile(`^port (\d+)$`), t.TempDir())
+	server := start(t)
+	n := 0
+	actiontest.Run(t, features(func(t testing.TB) *actiontest.Destination {
+		n++
+		bucket := fmt.Sprintf("bucket-%d", n)
+		p := actiontest.NewProxy(t, server)
+		env := environment(t, p.URL)
+		makeBucket(t, env, bucket)
+		return &actiontest.Destination{
+			Config:   fmt.Sprintf(config, bucket),
+			Env:      func(e *actions.Env) { e.AWS = env.Config },
+			Received: func(t testing.TB) []actiontest.Delivery { return objects(t, env, bucket) },
+			Fault:    p.Set,
+		}
 	}))
 }
 
 // The store of weir dev, dialled in process, through the SDK's real stack.
 func TestContractLocalStore(t *testing.T) {
-	f := features(nil)
-	f.Open = func(t testing.TB) *actiontest.Destination {
+	f := features(func(t testing.TB) *actiontest.Destination {
 		environment(t, "")
 		for _, k := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
 			os.Unsetenv(k) // Setenv of environment puts them back
@@ -122,11 +139,11 @@ func TestContractLocalStore(t *testing.T) {
 		s := local(t)
 		env := awsenv.New(awsenv.Options{NoMetadata: true, LocalS3: s, Credentials: aws.Credentials{AccessKeyID: "dev", SecretAccessKey: "dev"}})
 		return &actiontest.Destination{
-			Config:   config,
+			Config:   fmt.Sprintf(config, "bucket"),
 			Env:      func(e *actions.Env) { e.AWS = env.Config },
 			Received: func(t testing.TB) []actiontest.Delivery { return objects(t, env, "bucket") },
 		}
-	}
+	})
 	f.Without = []actiontest.Fault{actiontest.Busy, actiontest.Refuse, actiontest.Cut, actiontest.Gone, actiontest.Hang}
 	actiontest.Run(t, f)
 }
@@ -163,7 +180,8 @@ func open(t testing.TB, env *awsenv.Env, config string) actions.Action {
 
 // The bytes are the object, whatever they are.
 func TestObject(t *testing.T) {
-	env := environment(t, "http://127.0.0.1:"+npm.Node(t, s3rver, regexp.MustCompile(`^port (\d+)$`), t.TempDir()))
+	env := environment(t, start(t))
+	makeBucket(t, env, "bucket")
 	for _, p := range []string{"", "x", "\x00\xff\r\n", strings.Repeat("0123456789", 20_000)} {
 		a := open(t, env, `{"bucketName":"bucket","key":"constant","cannedAcl":"private"}`)
 		r := actiontest.Result(1)
@@ -178,7 +196,7 @@ func TestObject(t *testing.T) {
 }
 
 func TestMissingBucketIsPermanent(t *testing.T) {
-	env := environment(t, "http://127.0.0.1:"+npm.Node(t, s3rver, regexp.MustCompile(`^port (\d+)$`), t.TempDir()))
+	env := environment(t, start(t))
 	a := open(t, env, `{"bucketName":"missing","key":"k"}`)
 	err := a.Deliver(t.Context(), []*actions.Result{actiontest.Result(1)})
 	if !actions.IsPermanent(err) || awsenv.Code(err) != "NoSuchBucket" || !strings.Contains(err.Error(), "s3://missing/k") {

@@ -27,7 +27,7 @@ name besides:
     - republish:
         topic: alerts/${topic(2)}
         qos: 1`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.ownerFlags(c)
@@ -43,13 +43,14 @@ func (a *app) ruleApplyCmd() *cobra.Command {
 		Use:   "apply -f FILE|DIR",
 		Short: "Make or replace rules from files",
 		Long: `Applies a file, the rule files of a folder (.json, .yaml, .yml), or standard input (-).
-Each rule is checked as a whole; a bad one is refused with its line, column and a hint, and
-the others are applied. A rule that has not changed stays as it is.`,
+A file may hold several rules. Each file is checked as a whole: one with a mistake is refused
+with line, column and a hint, and the other files are applied. A rule that has not changed
+stays as it is.`,
 		Example: `  weir rule apply -f hot.yaml
   weir rule apply -f rules/
   weir rule apply -f rules/ --dry-run
   cat hot.json | weir rule apply -f -`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
 				return usagef("name a file, a folder or - with -f")
@@ -93,18 +94,21 @@ func (a *app) applyFiles(ctx context.Context, cl *control.Client, names []string
 				}
 				continue
 			}
-			results = append(results, one{File: f.Name, Applied: applied})
-			if a.output == "json" {
-				continue
-			}
-			for _, w := range applied.Warnings {
-				text := w.Detail
-				if text == "" {
-					text = w.Message
+			for i := range applied {
+				rule := &applied[i]
+				results = append(results, one{File: f.Name, Applied: rule})
+				if a.output == "json" {
+					continue
 				}
-				fmt.Fprintf(a.stderr, "warning: %s\n", printableLines(text))
+				for _, w := range rule.Warnings {
+					text := w.Detail
+					if text == "" {
+						text = w.Message
+					}
+					fmt.Fprintf(a.stderr, "warning: %s\n", printableLines(text))
+				}
+				fmt.Fprintf(a.stdout, "rule %s: %s\n", rule.Name, rule.Result)
 			}
-			fmt.Fprintf(a.stdout, "rule %s: %s\n", applied.Name, applied.Result)
 		}
 	}
 	if a.output == "json" {
@@ -115,7 +119,7 @@ func (a *app) applyFiles(ctx context.Context, cl *control.Client, names []string
 	if failed > 0 {
 		text := ""
 		if len(results) > 1 {
-			text = fmt.Sprintf("%d of %s refused", failed, plural(len(results), "rule", "rules"))
+			text = fmt.Sprintf("%s refused, %d applied", plural(failed, "file", "files"), len(results)-failed)
 		}
 		return &exitError{exitRefused, text}
 	}
@@ -170,7 +174,7 @@ func (a *app) ruleListCmd() *cobra.Command {
 		Short: "List the rules with what became of their results",
 		Example: `  weir rule list
   weir rule list -o json | jq -r '.[].ruleName'`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -224,7 +228,7 @@ func (a *app) ruleShowCmd() *cobra.Command {
 		Short: "Print a rule's document",
 		Example: `  weir rule show hot
   weir rule show hot > hot.json && weir rule apply -f hot.json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: arguments(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -248,7 +252,7 @@ func (a *app) ruleStatusCmd() *cobra.Command {
 		Use:     "status NAME",
 		Short:   "Show what a rule does and what became of its results",
 		Example: `  weir rule status hot`,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    arguments(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -304,7 +308,7 @@ func (a *app) ruleSwitchCmd(verb string, enabled bool) *cobra.Command {
 		Use:     verb + " NAME…",
 		Short:   short,
 		Example: "  weir rule " + verb + " hot",
-		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		Args:    arguments(1, -1, "NAME…"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachRule(cmd.Context(), args, verb+"d", func(ctx context.Context, cl *control.Client, name string) error {
 				return cl.SetEnabled(ctx, name, enabled)
@@ -318,7 +322,7 @@ func (a *app) ruleDeleteCmd() *cobra.Command {
 		Use: "delete NAME…", Aliases: []string{"rm"},
 		Short:   "Delete rules; what they have matched is still delivered",
 		Example: "  weir rule delete hot",
-		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		Args:    arguments(1, -1, "NAME…"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachRule(cmd.Context(), args, "deleted", func(ctx context.Context, cl *control.Client, name string) error {
 				return cl.DeleteRule(ctx, name)

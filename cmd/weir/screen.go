@@ -28,7 +28,7 @@ type notices struct {
 }
 
 // ruleFile is told of the rules folder's files.
-func (n *notices) ruleFile(file string, applied *control.Applied, err error) {
+func (n *notices) ruleFile(file string, applied []control.Applied, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -39,8 +39,8 @@ func (n *notices) ruleFile(file string, applied *control.Applied, err error) {
 			text = d.Detail()
 		}
 		n.text, n.bad = "refused: "+located(filepath.Base(file), text), file
-	case applied.Result == "updated" || n.bad == file:
-		n.text, n.bad = "rule "+applied.Name+" was changed and runs", ""
+	case applied[0].Result == "updated" || n.bad == file:
+		n.text, n.bad = "rule "+applied[0].Name+" was changed and runs", ""
 	default:
 		return
 	}

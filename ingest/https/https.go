@@ -48,6 +48,7 @@ type Options struct {
 	Authenticator auth.Authenticator
 	Authorizer    auth.Authorizer
 	Limits        ingest.Limits // the zero value: ingest.AWS()
+	Safety        ingest.Safety // the zero value: ingest.DefaultSafety()
 
 	Addr      string       // of the TLS listener; "" for none: Handler alone is used
 	TLSConfig *tls.Config  // see auth.CA.TLSConfig and Protocols
@@ -69,6 +70,7 @@ const publishTimeout = 15 * time.Second
 type Server struct {
 	o        Options
 	ln       net.Listener
+	guard    *ingest.Guard // of the listener; nil without
 	requests *prometheus.CounterVec
 }
 
@@ -89,6 +91,9 @@ func New(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Safety == (ingest.Safety{}) {
+		o.Safety = ingest.DefaultSafety()
+	}
 	s := &Server{o: o, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Subsystem: "https", Name: "publishes_total", Help: "Publish requests by status.",
 	}, []string{"status"})}
@@ -108,6 +113,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("https: %w", err)
 	}
 	s.ln = ln
+	s.guard = ingest.NewGuard(&s.o.Safety, o.Now)
 	return s, nil
 }
 
@@ -133,7 +139,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	}
 	hs := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second,
+		Handler: s.Handler(), ReadHeaderTimeout: s.o.Safety.ConnectTimeout, ReadTimeout: 60 * time.Second,
 		WriteTimeout: 90 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -143,7 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	served := make(chan error, 1)
-	wg.Go(func() { served <- hs.Serve(&tlsListener{s.ln, s.o.TLSConfig}) })
+	wg.Go(func() { served <- hs.Serve(&tlsListener{s.ln, s.o.TLSConfig, s.guard}) })
 	select {
 	case err := <-served:
 		return fmt.Errorf("https: %w", err)
@@ -162,16 +168,46 @@ func (s *Server) Run(ctx context.Context) error {
 type tlsListener struct {
 	net.Listener
 	config *tls.Config
+	guard  *ingest.Guard
 }
 
-type tlsConn struct{ net.Conn }
+// tlsConn counts as unauthenticated until a request on it has said who it is.
+type tlsConn struct {
+	net.Conn
+	addr  netip.Addr
+	guard *ingest.Guard
+	left  sync.Once
+}
 
 func (l *tlsListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		remote, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+		if l.guard.Enter(remote.Addr()) != "" {
+			c.Close()
+			continue
+		}
+		return &tlsConn{Conn: tls.Server(c, l.config), addr: remote.Addr(), guard: l.guard}, nil
 	}
-	return &tlsConn{tls.Server(c, l.config)}, nil
+}
+
+func (c *tlsConn) leave(failed bool) {
+	c.left.Do(func() { c.guard.Leave(c.addr, failed) })
+}
+
+func (c *tlsConn) Close() error {
+	c.leave(false)
+	return c.Conn.Close()
+}
+
+// known tells the guard how the log-in of a request's connection went.
+func known(r *http.Request, failed bool) {
+	if c, ok := r.Context().Value(connKey{}).(*tlsConn); ok {
+		c.leave(failed)
+	}
 }
 
 type connKey struct{}
@@ -197,6 +233,7 @@ func (s *Server) Handler() http.Handler {
 		escaped, ok := strings.CutPrefix(path, "/topics/")
 		switch {
 		case path == "/mqtt" && s.o.MQTT != nil:
+			known(r, false) // it is asked again, and guarded, as an MQTT connection
 			s.o.MQTT.ServeHTTP(w, r)
 		case !ok:
 			s.answer(w, http.StatusNotFound, "ResourceNotFoundException", "Not Found", traceID())
@@ -226,8 +263,10 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 	c.Remote = netip.AddrPortFrom(c.Remote.Addr().Unmap(), c.Remote.Port())
 	p, err := s.o.Authenticator.Authenticate(r.Context(), c)
 	if err != nil {
+		known(r, true)
 		return "", err
 	}
+	known(r, false)
 	text, err := url.PathUnescape(escaped)
 	if err != nil {
 		return "", errs.Errorf(op, errs.Invalid, "topic is not URL encoded")
@@ -379,7 +418,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	} else {
 		s.o.Logger.Debug("publish refused", "error", err, "remote", r.RemoteAddr, "traceId", id)
 	}
-	if status == http.StatusRequestEntityTooLarge {
+	if status == http.StatusRequestEntityTooLarge || status == http.StatusForbidden {
 		w.Header().Set("Connection", "close")
 	}
 	s.answer(w, status, kind, text, id)

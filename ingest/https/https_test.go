@@ -7,13 +7,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
@@ -50,8 +53,11 @@ func start(t *testing.T, log *fakeLog) (url string, own, foreign, none *http.Cli
 	if err != nil {
 		t.Fatal(err)
 	}
+	safety, now := ingest.DefaultSafety(), time.Now() // a second that does not end
+	safety.Unauthenticated = 5
 	s, err := New(Options{
 		Log: log, Authenticator: &auth.Own{CA: ca}, Authorizer: deny{"forbidden"},
+		Safety: safety, Now: func() time.Time { return now },
 		Addr: "127.0.0.1:0", TLSConfig: ca.TLSConfig(auth.TLSOptions{Protocols: Protocols}),
 	})
 	if err != nil {
@@ -204,6 +210,36 @@ func TestRefusals(t *testing.T) {
 	res.Body.Close()
 	if res.StatusCode != http.StatusMethodNotAllowed {
 		t.Error("GET:", res.Status)
+	}
+}
+
+func TestUnauthenticatedConnectionsOfAnAddress(t *testing.T) {
+	url, own, _, _ := start(t, &fakeLog{})
+	addr := strings.TrimPrefix(url, "https://")
+	for range 5 { // say nothing
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if _, err := own.Post(url+"/topics/a", "", nil); err == nil {
+		t.Error("the sixth connection is served")
+	}
+}
+
+func TestFailedLogins(t *testing.T) {
+	url, _, _, none := start(t, &fakeLog{})
+	refused := false
+	for range 50 {
+		res, err := none.Post(url+"/topics/a", "", nil)
+		if refused = err != nil; refused {
+			break
+		}
+		res.Body.Close()
+	}
+	if !refused {
+		t.Error("any number of failed log-ins in a second")
 	}
 }
 

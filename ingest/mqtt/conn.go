@@ -53,8 +53,10 @@ type client struct {
 	connected time.Time
 	maxPacket int // bytes the client takes; 0: any
 	will      *event.Event
+	answered  bool // a CONNACK that refuses has been written
 
 	lastRead atomic.Int64 // unix nanoseconds
+	idle     atomic.Bool  // the read loop waits for the client, not for the log
 
 	// Of the read loop alone.
 	rd       reader
@@ -89,7 +91,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
 	c.ip = c.remote.Addr().String()
-	if reason := s.guard.enter(c.remote.Addr()); reason != "" {
+	if reason := s.guard.Enter(c.remote.Addr()); reason != "" {
 		s.m.guarded.WithLabelValues(reason).Inc()
 		nc.Close()
 		return
@@ -97,7 +99,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	s.mu.Lock()
 	if !s.running {
 		s.mu.Unlock()
-		s.guard.leave(c.remote.Addr(), false)
+		s.guard.Leave(c.remote.Addr(), false)
 		nc.Close()
 		return
 	}
@@ -109,18 +111,21 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.out = newOutbox(nc, &s.wg, s.safety.PendingBytes/2)
 	c.conn = c.out
 	c.sess = newSession(c, len(s.routed))
-	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
+	c.out.drained = c.sess.hasDrained
+	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
 	f, failed := c.establish(kind, state)
-	s.guard.leave(c.remote.Addr(), failed)
+	s.guard.Leave(c.remote.Addr(), failed)
 	s.mu.Lock()
 	delete(s.waiting, nc)
 	s.mu.Unlock()
 	if f != nil {
 		s.m.connects.WithLabelValues(f.word).Inc()
 		s.noise.warn("connection refused", "reason", f.text, "listener", string(kind), "remote", c.remote.String(), "clientId", c.id)
-		c.out.finish(s.safety.CloseGrace)
+		if c.answered { // what was never a client is cut at once
+			c.out.finish(s.safety.CloseGrace)
+		}
 		c.out.CloseAfter(s.safety.CloseGrace)
 		close(c.done)
 		return
@@ -201,6 +206,7 @@ func (c *client) refuse(f *fault) *fault {
 		b = []byte{packets.Connack << 4, 3, 0, code, 0}
 	}
 	c.conn.Write(b)
+	c.answered = true
 	return f
 }
 
@@ -348,7 +354,7 @@ func (c *client) connack(asked uint16, assigned bool) error {
 	u32(packets.PropSessionExpiryInterval, 0) // sessions end with their connection
 	u16(packets.PropReceiveMaximum, l.InFlight)
 	p = append(p, packets.PropMaximumQos, 1)
-	flag(packets.PropRetainAvailable, false)
+	flag(packets.PropRetainAvailable, c.s.routes.retained.bucket != nil)
 	u32(packets.PropMaximumPacketSize, l.PacketBytes)
 	if assigned {
 		p = appendString(append(p, packets.PropAssignedClientID), c.id)
@@ -377,9 +383,6 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	if p.WillQos > 1 {
 		return faultf(codeQoSNone, "qos", "the will has QoS 2")
 	}
-	if p.WillRetain {
-		return faultf(codeRetainNone, "retain", "the will is to be retained")
-	}
 	if len(p.WillPayload) > c.s.limits.Payload {
 		return faultf(codePacketTooLarge, "payload", "the will is over the payload limit")
 	}
@@ -387,7 +390,7 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	if err != nil {
 		return faultf(codeTopicInvalid, "topic", "will: "+err.Error())
 	}
-	if f := c.mayPublish(&name{n, ingest.Publish(n)}); f != nil {
+	if f := c.mayPublish(&name{n, ingest.Publish(n)}, p.WillRetain); f != nil {
 		return f
 	}
 	props, f := c.properties(&p.WillProperties)
@@ -396,13 +399,13 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	}
 	c.will = &event.Event{
 		Topic: n, Payload: append([]byte(nil), p.WillPayload...), ClientID: c.id, Principal: c.principal.ID,
-		SourceIP: c.ip, QoS: p.WillQos, Props: props,
+		SourceIP: c.ip, QoS: p.WillQos, Retain: p.WillRetain, Props: props,
 	}
 	return nil
 }
 
-// mayPublish judges a publish on n.
-func (c *client) mayPublish(n *name) *fault {
+// mayPublish judges a publish on n, and whether it may be retained.
+func (c *client) mayPublish(n *name, retain bool) *fault {
 	switch n.class {
 	case ingest.Private:
 		c.s.m.denials.WithLabelValues("private").Inc()
@@ -414,6 +417,23 @@ func (c *client) mayPublish(n *name) *fault {
 	if !c.s.authz.May(c.principal, auth.Publish, string(n.topic)) {
 		c.s.m.denials.WithLabelValues(auth.Publish.String()).Inc()
 		return faultf(codeNotAuthorized, "denied", "the principal may not publish on this topic")
+	}
+	if !retain {
+		return nil
+	}
+	if n.topic[0] == '$' {
+		c.s.m.denials.WithLabelValues("reserved").Inc()
+		return faultf(codeNotAuthorized, "reserved", "messages on reserved topics are not retained")
+	}
+	if !c.s.authz.May(c.principal, auth.RetainPublish, string(n.topic)) {
+		c.s.m.denials.WithLabelValues(auth.RetainPublish.String()).Inc()
+		return faultf(codeNotAuthorized, "denied", "the principal may not publish retained messages on this topic")
+	}
+	switch {
+	case c.s.routes.retained.bucket == nil:
+		return c.violation("retain", codeRetainNone, "retained messages are not available")
+	case !c.s.mayRetain(n.topic):
+		return c.violation("retained", codeQuota, "too many retained messages")
 	}
 	return nil
 }
@@ -468,6 +488,9 @@ func (c *client) leave(err error) {
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
+	if tc, ok := c.conn.(*tls.Conn); ok {
+		tc.CloseWrite() // close_notify
+	}
 	if c.v5 && f.code >= codeUnspecified && f.code != codeKeepAlive {
 		c.out.finish(c.s.safety.CloseGrace)
 	}
@@ -481,7 +504,7 @@ func (c *client) publishWill(f *fault) {
 		return
 	}
 	w := c.will
-	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}); d != nil {
+	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
 		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
 		return
 	}
@@ -515,13 +538,8 @@ func (w *willReceipt) Flush() {}
 // error that the connection was lost.
 func (c *client) loop() error {
 	s := c.sess
+	c.rd.beforeRead = c.beforeRead
 	for {
-		if c.rd.buffered() == 0 {
-			c.countPublishes()
-			if f := c.beforeRead(); f != nil {
-				return f
-			}
-		}
 		h, body, err := c.rd.next(c.s.limits.PacketBytes, 0)
 		if err != nil {
 			return err
@@ -561,29 +579,31 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
-		if h>>4 != packets.Publish && h>>4 != packets.Puback {
-			s.mu.Lock()
-			s.write()
-			s.mu.Unlock()
-		}
 	}
 }
 
 // beforeRead writes what the packets so far have led to, and waits while a
 // client that does not read has too much pending: its own packets are then not
 // read either.
-func (c *client) beforeRead() *fault {
+func (c *client) beforeRead() error {
+	c.countPublishes()
 	s := c.sess
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.write()
 	for !s.closed && (s.stopping || c.out.Pending() >= c.s.safety.PendingHard) {
+		c.idle.Store(true)
 		s.waiters++
 		s.room.Wait()
 		s.waiters--
+		c.idle.Store(false)
 	}
 	if s.closed {
 		return errEnded
+	}
+	// From here on it is the client's turn, however long the log took.
+	if t := c.s.tick.Load(); t > c.lastRead.Load() {
+		c.lastRead.Store(t)
 	}
 	return nil
 }

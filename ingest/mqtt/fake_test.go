@@ -21,6 +21,7 @@ type fakeLog struct {
 	waiting   []appended
 	appends   int
 	fail      func(i int) error // of the i-th append, from 1
+	refuse    error             // of Append itself
 	limit     int               // appends that may wait; 0: any
 	trimmed   uint64            // sequences up to it are gone, in partition 0
 	follows   int
@@ -61,6 +62,10 @@ func (l *fakeLog) Append(ctx context.Context, e *event.Event, r eventlog.Receipt
 			return ctx.Err()
 		}
 		l.mu.Lock()
+	}
+	if l.refuse != nil {
+		defer l.mu.Unlock()
+		return l.refuse
 	}
 	l.appends++
 	a := appended{e, r, token, nil}

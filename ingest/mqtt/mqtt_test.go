@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/errs"
-	"github.com/weir-iot/weir/internal/event"
 )
 
 var versions = []byte{4, 5}
@@ -159,6 +159,78 @@ func TestStoreFailureIsNeverAcknowledged(t *testing.T) {
 	}
 }
 
+// The log refuses at once, because it is closing: earlier publishes keep their
+// turn, this one is not acknowledged.
+func TestLogThatTakesNothing(t *testing.T) {
+	for _, v := range versions {
+		r := start(t, func(o *Options) { l := newFakeLog(1); l.auto = false; o.Log = l })
+		p := r.connect(v, "p")
+		p.publish("a", 1, 1, "x")
+		p.ping()
+		r.log.mu.Lock()
+		r.log.refuse = errs.E("fake", errs.Unavailable, errors.New("closing"))
+		r.log.mu.Unlock()
+		p.publish("a", 0, 0, "x")
+		p.publish("a", 1, 2, "x")
+		if v == 4 {
+			p.closed()
+			continue
+		}
+		p.ping()
+		r.log.commit(1)
+		for want, code := range []byte{0, codeUnspecified} {
+			if pid, c := p.puback(); int(pid) != want+1 || c != code {
+				t.Errorf("PUBACK %d %#x", pid, c)
+			}
+		}
+		r.stop()
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	az := &policy{deny: map[string]bool{"iot:Publish no": true}}
+	r := start(t, func(o *Options) { o.Registerer, o.Authorizer = reg, az })
+	p := r.connect(5, "p")
+	p.subscribe("a")
+	p.publish("a", 1, 1, "x")
+	p.publish("a", 0, 0, "x")
+	p.publish("no", 1, 2, "x")
+	for n := 0; n < 4; n++ { // two PUBACKs, two deliveries
+		if _, _, err := p.read(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.ping()
+	want := map[string]float64{
+		"weir_mqtt_connections": 1, "weir_mqtt_connects_total accepted": 1, "weir_mqtt_pubacks_total": 1,
+		"weir_mqtt_publishes_total 0": 1, "weir_mqtt_publishes_total 1": 1,
+		"weir_mqtt_deliveries_total 0": 1, "weir_mqtt_deliveries_total 1": 1, "weir_mqtt_denials_total iot:Publish": 1,
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			if w, ok := want[name]; ok && m.GetCounter().GetValue()+m.GetGauge().GetValue() != w {
+				t.Errorf("%s is %v", name, m)
+			}
+			delete(want, name)
+		}
+	}
+	if len(want) > 0 {
+		t.Error("missing:", want)
+	}
+	if _, err := newMetrics(reg); err == nil {
+		t.Error("registered twice")
+	}
+}
+
 func TestFullLogSlowsPublishersDown(t *testing.T) {
 	r := start(t, func(o *Options) { l := newFakeLog(1); l.auto, l.limit = false, 10; o.Log = l })
 	p := r.connect(4, "p")
@@ -204,9 +276,12 @@ func TestWindowOfPublishes(t *testing.T) {
 		old.puback()
 	}
 	eventually(t, "the rest appended", func() bool { return r.log.pending() == 90 })
-	for i := 1; i <= 101; i++ {
+	for i := 1; i <= 100; i++ {
 		v5.publish("a", 1, uint16(i), "x")
 	}
+	v5.publish("a", 0, 0, "QoS 0 needs no window")
+	v5.ping()
+	v5.publish("a", 1, 101, "x")
 	v5.disconnected(codeReceiveMax)
 }
 
@@ -557,6 +632,35 @@ func TestKeepAlive(t *testing.T) {
 	p.disconnected(codeKeepAlive)
 }
 
+// A client that the log holds up is not overdue.
+func TestKeepAliveWhileTheLogIsFull(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Now().UnixNano())
+	r := start(t, func(o *Options) {
+		l := newFakeLog(1)
+		l.auto, l.limit = false, 1
+		o.Log, o.Now = l, func() time.Time { return time.Unix(0, now.Load()) }
+		o.Safety.KeepAliveTick = time.Millisecond
+	})
+	p := r.connect(5, "p")
+	p.publish("a", 1, 1, "x")
+	p.publish("a", 1, 2, "x")
+	eventually(t, "held up", func() bool {
+		r.s.mu.Lock()
+		defer r.s.mu.Unlock()
+		return r.log.pending() == 1 && !r.s.clients["p"].idle.Load()
+	})
+	now.Add(int64(200 * time.Second))
+	tick := func() bool { return r.s.tick.Load() == now.Load() }
+	eventually(t, "a sweep", tick)
+	r.log.commit(1)
+	p.puback()
+	eventually(t, "the second", func() bool { return r.log.pending() == 1 })
+	r.log.commit(1)
+	p.puback()
+	p.ping()
+}
+
 func TestMessageProperties(t *testing.T) {
 	r := start(t, nil)
 	sub, pub, old := r.connect(5, "sub"), r.connect(5, "pub"), r.connect(4, "old")
@@ -779,6 +883,77 @@ func TestSlowSubscriberLosesNothing(t *testing.T) {
 	}
 }
 
+// A session that follows the log by itself subscribes to something more: it gets
+// all of it from there on, and nothing from before.
+func TestSubscribingWhileSlow(t *testing.T) {
+	r := start(t, func(o *Options) { o.Safety.QueuedMessages = 5 })
+	sub, pub := r.connect(5, "sub", packets.PropReceiveMaximum, 0, 3), r.connect(4, "pub")
+	sub.subscribe("a")
+	next := map[string]int{}
+	send := func(topic string) {
+		next[topic]++
+		pub.publish(topic, 1, 1, fmt.Sprint(next[topic]))
+		pub.puback()
+	}
+	seen := map[string]int{}
+	take := func() {
+		d := sub.delivery()
+		var i int
+		fmt.Sscan(d.payload, &i)
+		if last := seen[d.topic]; last != 0 && i != last+1 {
+			t.Fatalf("%s: %d after %d", d.topic, i, last)
+		}
+		seen[d.topic] = i
+		sub.ack(d.pid)
+	}
+	var filters []string
+	for k := range 6 { // each time while the session is far behind
+		f := fmt.Sprint("b/", k)
+		for range 40 {
+			send("a")
+			for _, g := range append(filters, f) {
+				send(g)
+			}
+		}
+		b := append([]byte{0, 9, 0}, append(str(f), 1)...)
+		sub.send(packet(packets.Subscribe<<4|2, b))
+		for done := false; !done; {
+			h, body, err := sub.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if done = h>>4 == packets.Suback; !done {
+				d := sub.parse(h, body)
+				var i int
+				fmt.Sscan(d.payload, &i)
+				seen[d.topic] = i
+				sub.ack(d.pid)
+			}
+		}
+		first := next[f] + 1
+		send(f)
+		send("a")
+		filters = append(filters, f)
+		for range 30 {
+			take()
+		}
+		if s := seen[f]; s != 0 && s < first {
+			t.Errorf("%s: %d is from before", f, s)
+		}
+	}
+	for seen["a"] < next["a"] || func() bool {
+		for _, f := range filters {
+			if seen[f] < next[f] {
+				return true
+			}
+		}
+		return false
+	}() {
+		take()
+	}
+	sub.ping()
+}
+
 func TestSlowSubscriberOfQoS0(t *testing.T) {
 	r := start(t, func(o *Options) { o.Safety.PendingBytes = 8 << 10 })
 	sub, other, pub := r.connect(4, "sub"), r.connect(4, "other"), r.connect(4, "pub")
@@ -822,8 +997,9 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	stuck := false
 	for range 10_000 {
 		p.nc.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
-		if _, err := p.nc.Write(b); err != nil {
+		if n, err := p.nc.Write(b); err != nil {
 			stuck = true
+			b = append(b[n:], b[:n]...) // go on where it stopped
 			break
 		}
 	}
@@ -835,6 +1011,40 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	r.s.mu.Unlock()
 	if n := c.out.Pending(); n > 64<<10 {
 		t.Error(n, "bytes pending")
+	}
+	// It reads again, and is heard again.
+	go io.Copy(io.Discard, p.nc)
+	p.nc.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	for range 500 {
+		if _, err := p.nc.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The window has room but the socket has not: when the client reads, what
+// waits comes without any further acknowledgement.
+func TestSocketThatFillsBeforeTheWindow(t *testing.T) {
+	for _, queued := range []int{0, 1000} {
+		r := start(t, func(o *Options) {
+			o.Safety.QueuedMessages, o.Safety.QueuedBytes = queued, 100<<20
+			o.Limits = ingest.Relaxed()
+		})
+		sub, pub := r.connect(4, "sub"), r.connect(4, "pub")
+		sub.subscribe("a")
+		payload := strings.Repeat("x", 100<<10)
+		const n = 200 // 20 MB
+		for i := range n {
+			pub.publish("a", 1, uint16(i+1), fmt.Sprint(i, " ", payload))
+			pub.puback()
+		}
+		for i := range n {
+			if d := sub.delivery(); !strings.HasPrefix(d.payload, fmt.Sprint(i, " ")) {
+				t.Fatal(i, d.payload[:10])
+			}
+		}
+		sub.ping()
+		r.stop()
 	}
 }
 
@@ -1063,4 +1273,13 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-var _ = event.MQTT
+// An answer does not wait for the rest of the packet behind its question.
+func TestAnswerBeforeHalfAPacket(t *testing.T) {
+	r := start(t, nil)
+	p := r.connect(5, "p")
+	next := p.publishPacket("a", 1, 1, "x")
+	p.send(append([]byte{packets.Pingreq << 4, 0}, next[:4]...))
+	p.expect(packets.Pingresp)
+	p.send(next[4:])
+	p.puback()
+}

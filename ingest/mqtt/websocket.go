@@ -71,6 +71,9 @@ func (p *pool) Put(v any) { p.p.Put(v) }
 type wsConn struct {
 	*websocket.Conn
 	r io.Reader
+
+	mu  sync.Mutex // guards cut
+	cut *time.Timer
 }
 
 var errNotBinary = errors.New("a WebSocket message that is not binary")
@@ -104,6 +107,31 @@ func (w *wsConn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// CloseWrite says that nothing follows.
+func (w *wsConn) CloseWrite() error {
+	return w.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+}
+
+// SetWriteDeadline closes the connection at t, unless it is set again before.
+// That of websocket.Conn may not be called while another goroutine writes.
+func (w *wsConn) SetWriteDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cut != nil {
+		w.cut.Stop()
+		w.cut = nil
+	}
+	if !t.IsZero() {
+		w.cut = time.AfterFunc(time.Until(t), func() { w.UnderlyingConn().Close() })
+	}
+	return nil
+}
+
+// Close closes the connection.
+func (w *wsConn) Close() error {
+	return errors.Join(w.SetWriteDeadline(time.Time{}), w.Conn.Close())
 }
 
 func (w *wsConn) SetDeadline(t time.Time) error {

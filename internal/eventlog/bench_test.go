@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/topic"
 )
@@ -56,7 +58,8 @@ func BenchmarkAppend(b *testing.B) {
 	for _, d := range []Durability{Disk, OS} {
 		for _, n := range []int{1, 64, 512, 1600} {
 			b.Run(fmt.Sprintf("%s/inflight=%d", []string{"disk", "os"}[d], n), func(b *testing.B) {
-				l := start(b, Options{Durability: d, Logger: discard()})
+				reg := prometheus.NewRegistry()
+				l := start(b, Options{Durability: d, Logger: discard(), Registerer: reg})
 				w := &window{slots: make(chan struct{}, n)}
 				ctx := context.Background()
 				b.ReportAllocs()
@@ -74,9 +77,24 @@ func BenchmarkAppend(b *testing.B) {
 				b.StopTimer()
 				b.ReportMetric(float64((cpu()-c0).Nanoseconds())/1000/float64(b.N), "cpu-µs/op")
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+				b.ReportMetric(float64(b.N)/commits(b, reg), "msg/commit")
 			})
 		}
 	}
+}
+
+func commits(b *testing.B, reg *prometheus.Registry) float64 {
+	all, err := reg.Gather()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, m := range all {
+		if m.GetName() == "weir_log_commits_total" {
+			return m.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	b.Fatal("no such metric")
+	return 0
 }
 
 func BenchmarkFollow(b *testing.B) {

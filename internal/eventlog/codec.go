@@ -229,9 +229,7 @@ func decode(m *jet.Message, p uint16) (*event.Event, error) {
 	}
 	if e.Received.IsZero() {
 		// Not written by Weir; the time of storing is the next best.
-		if t, err := time.Parse(time.RFC3339Nano, string(m.Stored)); err == nil {
-			e.Received = t.UTC().Truncate(time.Millisecond)
-		}
+		e.Received = m.StoredAt().Truncate(time.Millisecond)
 	}
 	return e, nil
 }

@@ -37,6 +37,8 @@ const (
 	fetchEvents = 500     // messages of one read from the stream
 	fetchBytes  = 1 << 20 // the same in bytes
 	scanEvents  = 1000    // ring events looked at in one Next
+	farBehind   = 4000    // from here on a cursor pays
+	cursorBytes = 4 << 20 // bytes of one read by a cursor; more than any event has
 )
 
 // Follower reads one partition in order, from a position, never beyond the
@@ -57,6 +59,8 @@ type Follower struct {
 	fetched []*event.Event // read from the stream, not handed out yet
 	upto    uint64         // fetched covers all events up to here
 	fetches uint64
+	cursor  *jet.Cursor // for a long way; nil otherwise
+	next    uint64      // the position the cursor goes on from
 	closed  bool
 }
 
@@ -127,6 +131,7 @@ func (f *Follower) Fetches() uint64 { return f.fetches }
 // Close ends the follower's use.
 func (f *Follower) Close() {
 	f.closed = true
+	f.leaveCursor()
 	f.fetched, f.scan, f.batch = nil, nil, nil
 }
 
@@ -145,6 +150,9 @@ func (f *Follower) Next(ctx context.Context, max int) (batch []*event.Event, upt
 	}
 	r := f.p.ring
 	for {
+		if f.cursor != nil && len(f.fetched) == 0 && f.upto <= f.pos && f.pos >= r.end() {
+			f.leaveCursor()
+		}
 		if err := ctx.Err(); err != nil {
 			return nil, f.pos, err
 		}
@@ -182,6 +190,7 @@ func (f *Follower) Next(ctx context.Context, max int) (batch []*event.Event, upt
 		}
 		var ok bool
 		if f.scan, ok = r.read(f.scan[:0], f.pos, scanEvents); ok {
+			f.leaveCursor()
 			f.batch = f.batch[:0]
 			for _, e := range f.scan {
 				if e.Seq > limit || len(f.batch) == max {
@@ -237,17 +246,10 @@ func (f *Follower) hand(max int) ([]*event.Event, uint64, error) {
 func (f *Follower) fetch(limit uint64) error {
 	f.fetches++
 	f.p.l.m.fetches.Inc()
-	subject := f.subject
 	store := f.p.l.store
-	if !store.Embedded() {
-		// A lagging replica may answer: only a contiguous read shows what is missing.
-		subject = ""
-	}
 	f.fetched = f.fetched[:0:0]
 	last := f.pos
-	end, err := store.Fetch(jet.Query{
-		Stream: f.p.stream, From: f.pos + 1, Filter: subject, Max: fetchEvents, MaxBytes: fetchBytes,
-	}, func(m *jet.Message) error {
+	take := func(m *jet.Message) error {
 		if m.Seq > limit {
 			return nil
 		}
@@ -261,17 +263,64 @@ func (f *Follower) fetch(limit uint64) error {
 			f.fetched = append(f.fetched, e)
 		}
 		return nil
-	})
+	}
+	if !store.Embedded() {
+		// A lagging replica may answer: only a contiguous read shows what is missing.
+		_, err := store.Fetch(jet.Query{Stream: f.p.stream, From: f.pos + 1, Max: fetchEvents, MaxBytes: fetchBytes}, take)
+		if err != nil {
+			f.fetched = nil
+			return err
+		}
+		if f.upto = last; last == f.pos {
+			time.Sleep(5 * time.Millisecond)
+		}
+		return nil
+	}
+	if f.far(limit) {
+		n, err := f.cursor.Read(fetchEvents, cursorBytes, take)
+		if err == nil && n > 0 && last > f.pos {
+			f.upto, f.next = last, last
+			return nil
+		}
+		f.leaveCursor()
+		f.fetched, last = f.fetched[:0], f.pos
+	}
+	end, err := store.Fetch(jet.Query{
+		Stream: f.p.stream, From: f.pos + 1, Filter: f.subject, Max: fetchEvents, MaxBytes: fetchBytes,
+	}, take)
 	if err != nil {
 		f.fetched = nil
 		return err
 	}
 	f.upto = last
-	if end && store.Embedded() {
+	if end {
 		f.upto = limit
 	}
-	if f.upto == f.pos && !store.Embedded() {
-		time.Sleep(5 * time.Millisecond) // the replica lags
-	}
 	return nil
+}
+
+// far reports whether there is a cursor to read with: it is opened where the
+// follower has a long way to go, and left where it does not stand at the
+// follower's position.
+func (f *Follower) far(limit uint64) bool {
+	if f.cursor != nil && f.next != f.pos {
+		f.leaveCursor()
+	}
+	if f.cursor == nil && limit-f.pos >= farBehind {
+		c, ok, err := f.p.l.store.OpenCursor(f.p.stream, f.pos+1, f.subject)
+		if err != nil {
+			f.p.l.log.Debug("cannot open a cursor", "partition", f.p.n, "err", err)
+		}
+		if ok && err == nil {
+			f.cursor, f.next = c, f.pos
+		}
+	}
+	return f.cursor != nil
+}
+
+func (f *Follower) leaveCursor() {
+	if f.cursor != nil {
+		f.cursor.Close()
+		f.cursor = nil
+	}
 }

@@ -156,8 +156,13 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	var readable []string
+	for i := range o.Partitions {
+		readable = append(readable, "EVENTS-"+strconv.Itoa(i))
+	}
 	s, err := jet.Open(ctx, jet.Options{
-		Dir: o.Dir, URL: o.URL, Creds: o.Creds, Durability: o.Durability, MaxBytes: o.MaxBytes,
+		Readable: readable,
+		Dir:      o.Dir, URL: o.URL, Creds: o.Creds, Durability: o.Durability, MaxBytes: o.MaxBytes,
 		ListenAddr: o.ListenAddr, Logger: o.Logger, Deadline: o.Deadline,
 	})
 	if err != nil {
@@ -376,6 +381,9 @@ func (p *partition) committed(units []entry, res []jet.Result) {
 		}
 	}
 	p.ring.push(p.commit)
+	if len(p.commit) > 0 {
+		p.l.m.commits.Inc()
+	}
 	p.l.m.appended.Add(float64(len(p.commit)))
 	p.l.m.appendedBytes.Add(float64(bytes))
 	p.l.m.failed.Add(float64(len(units) - len(p.commit)))
@@ -405,12 +413,33 @@ func (p *partition) committed(units []entry, res []jet.Result) {
 // seqAt returns the sequence of the first event stored at t or later, and the
 // sequence behind the committed end where there is none.
 func (p *partition) seqAt(t time.Time) (uint64, error) {
-	seq := p.ring.end() + 1
-	_, err := p.l.store.Fetch(jet.Query{Stream: p.stream, Since: t, Max: 1}, func(m *jet.Message) error {
-		seq = min(seq, m.Seq)
-		return nil
-	})
-	return seq, err
+	for try := 0; ; try++ {
+		end := p.ring.end()
+		seq := end + 1
+		_, err := p.l.store.Fetch(jet.Query{Stream: p.stream, Since: t, Max: 1}, func(m *jet.Message) error {
+			seq = min(seq, m.Seq)
+			return nil
+		})
+		if err != nil || seq <= end || end == 0 || p.l.store.Embedded() {
+			return seq, err
+		}
+		// None, says a replica that may lag: does the last one confirm it?
+		confirmed := false
+		_, err = p.l.store.Fetch(jet.Query{Stream: p.stream, From: end, Max: 1}, func(m *jet.Message) error {
+			confirmed = m.StoredAt().Before(t)
+			return nil
+		})
+		if err != nil || confirmed {
+			return seq, err
+		}
+		if end < p.first.Load() {
+			return seq, nil // everything is trimmed
+		}
+		if try == 100 {
+			return 0, errs.Errorf("eventlog.seqAt", errs.Unavailable, "the replicas of %s lag", p.stream)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // watchEnd follows what other processes append to an external store. Followers

@@ -115,7 +115,7 @@ func (b *book) wait(t testing.TB) {
 
 func TestAppendThenFollowAfterRestart(t *testing.T) {
 	dir := t.TempDir()
-	const n = 3000
+	const n = 12_000 // far enough for a cursor
 	l, stop := open(t, Options{Dir: dir})
 	b := newBook(n)
 	for i := range n {

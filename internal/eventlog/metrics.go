@@ -3,7 +3,7 @@ package eventlog
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	appended, appendedBytes, failed, trimmed, fetches, refusedSubjects prometheus.Counter
+	commits, appended, appendedBytes, failed, trimmed, fetches, refusedSubjects prometheus.Counter
 
 	reg prometheus.Registerer
 	all []prometheus.Collector
@@ -20,6 +20,7 @@ func newMetrics(l *Log) *metrics {
 		m.all = append(m.all, prometheus.NewGaugeFunc(
 			prometheus.GaugeOpts{Namespace: "weir", Subsystem: "log", Name: name, Help: help}, f))
 	}
+	m.commits = counter("commits_total", "Groups of events committed together.")
 	m.appended = counter("appended_total", "Events committed.")
 	m.appendedBytes = counter("appended_bytes_total", "Payload bytes committed.")
 	m.failed = counter("append_failures_total", "Events whose append failed.")

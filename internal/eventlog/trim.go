@@ -9,7 +9,8 @@ import (
 // behind it is kept, whatever its age. position returns the sequence up to
 // which the holder needs nothing any more; it is called by the trimming
 // goroutine. A name holds one position per partition; a second Hold replaces
-// the first.
+// the first. Holds are registered before Run, so that the first trimming knows
+// them.
 func (l *Log) Hold(name string, p int, position func() uint64) {
 	q := l.parts[p]
 	q.holdMu.Lock()

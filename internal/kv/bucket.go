@@ -216,8 +216,7 @@ func (b *Bucket) get(ctx context.Context, key string) (Entry, error) {
 }
 
 func entry(key string, m *jet.Message) Entry {
-	t, _ := time.Parse(time.RFC3339Nano, string(m.Stored)) // the server wrote it
-	return Entry{Key: key, Value: append([]byte(nil), m.Payload...), Revision: m.Seq, Time: t}
+	return Entry{Key: key, Value: append([]byte(nil), m.Payload...), Revision: m.Seq, Time: m.StoredAt()}
 }
 
 // Update sets a key's value if its revision is expected; 0: if it is absent or

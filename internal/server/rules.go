@@ -1,12 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weir-iot/weir/control"
@@ -30,7 +30,7 @@ func (r *ruleService) List(ctx context.Context) ([]control.Rule, error) {
 	}
 	list := make([]control.Rule, 0, len(stored))
 	for i := range stored {
-		list = append(list, ruleOf(&stored[i], status[stored[i].Rule.Name]))
+		list = append(list, r.ruleOf(&stored[i], status[stored[i].Rule.Name]))
 	}
 	return list, nil
 }
@@ -50,14 +50,18 @@ func (r *ruleService) Get(ctx context.Context, name string) (*control.Rule, erro
 			status = st
 		}
 	}
-	rule := ruleOf(&stored, status)
-	if rule.Document, err = json.Marshal(stored.Rule); err != nil {
+	rule := r.ruleOf(&stored, status)
+	var document bytes.Buffer
+	e := json.NewEncoder(&document)
+	e.SetEscapeHTML(false) // people read it: < stays <
+	if err := e.Encode(stored.Rule); err != nil {
 		return nil, errs.E("rules.Get", errs.Internal, err)
 	}
+	rule.Document = document.Bytes()
 	return &rule, nil
 }
 
-func ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
+func (r *ruleService) ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
 	out := control.Rule{
 		Name: st.Rule.Name, SQL: st.Rule.SQL, Description: st.Rule.Description, Enabled: !st.Rule.Disabled,
 		Version: st.Version, CreatedAt: st.CreatedAt, UpdatedAt: st.UpdatedAt, Problem: status.Error, Actions: []control.Lane{},
@@ -68,6 +72,8 @@ func ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
 		switch {
 		case a.Breaker != "" && a.Breaker != "closed":
 			lane.State = "destination down"
+		case a.Lanes < r.s.log.Partitions() && out.Enabled:
+			lane.State = "starting"
 		case !a.AtHead:
 			lane.State = "catching up"
 		default:
@@ -85,28 +91,46 @@ func ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
 }
 
 // Apply implements control.Rules.
-func (r *ruleService) Apply(ctx context.Context, file string, document []byte, dry bool) (*control.Applied, error) {
-	rule, err := r.s.readRule(file, document)
+func (r *ruleService) Apply(ctx context.Context, file string, content []byte, dry bool) ([]control.Applied, error) {
+	const op = "rules.Apply"
+	docs, err := rules.Parse(file, content)
 	if err != nil {
-		return nil, err
+		return nil, errs.E(op, errs.Invalid, err)
 	}
-	out := &control.Applied{Name: rule.Name, Result: "valid"}
-	for _, w := range warnings(r.s.language, rule) {
-		out.Warnings = append(out.Warnings, control.Problem{Message: w.Error(), Line: w.Line, Column: w.Column, Detail: "rule " + rule.Name + ", sql: " + w.Detail()})
+	var mistakes rules.Problems
+	for _, d := range docs {
+		err := d.Check(ctx, r.s.checker)
+		var ps rules.Problems
+		switch {
+		case errors.As(err, &ps):
+			mistakes = append(mistakes, ps...)
+		case err != nil:
+			return nil, errs.E(op, errs.Invalid, err)
+		}
 	}
-	if dry {
-		return out, r.s.checkRule(ctx, rule)
+	if len(mistakes) > 0 {
+		return nil, errs.E(op, errs.Invalid, mistakes)
 	}
-	st, changed, err := r.s.store.Apply(ctx, rule, 0)
-	switch {
-	case err != nil:
-		return nil, err
-	case !changed:
-		out.Result = "unchanged"
-	case st.Version == 1:
-		out.Result = "created"
-	default:
-		out.Result = "updated"
+	out := make([]control.Applied, 0, len(docs))
+	for _, d := range docs {
+		one := control.Applied{Name: d.Rule.Name, Result: "valid"}
+		for _, w := range warnings(r.s.language, d.Rule) {
+			one.Warnings = append(one.Warnings, control.Problem{Message: w.Error(), Line: w.Line, Column: w.Column, Detail: "rule " + d.Rule.Name + ", sql " + w.Detail()})
+		}
+		if !dry {
+			st, changed, err := r.s.store.Apply(ctx, d.Rule, 0)
+			switch {
+			case err != nil:
+				return nil, err
+			case !changed:
+				one.Result = "unchanged"
+			case st.Version == 1:
+				one.Result = "created"
+			default:
+				one.Result = "updated"
+			}
+		}
+		out = append(out, one)
 	}
 	return out, nil
 }
@@ -153,7 +177,9 @@ func (s *Server) watchRules(ctx context.Context) error {
 		if err != nil {
 			logger.Error("rule file refused; the rule stays as it was", "file", f.Name, "err", err)
 		} else {
-			logger.Info("rule file applied", "file", f.Name, "rule", applied.Name, "result", applied.Result)
+			for _, a := range applied {
+				logger.Info("rule file applied", "file", f.Name, "rule", a.Name, "result", a.Result)
+			}
 		}
 		if s.o.RuleFile != nil {
 			s.o.RuleFile(f.Name, applied, err)
@@ -167,7 +193,7 @@ func (s *Server) watchRules(ctx context.Context) error {
 }
 
 // applyFile applies f, and again where the store could not answer.
-func (s *Server) applyFile(ctx context.Context, f rulefolder.File) (*control.Applied, error) {
+func (s *Server) applyFile(ctx context.Context, f rulefolder.File) ([]control.Applied, error) {
 	wait := 100 * time.Millisecond
 	for {
 		applied, err := s.rules.Apply(ctx, filepath.Base(f.Name), f.Content, false)
@@ -184,34 +210,7 @@ func (s *Server) applyFile(ctx context.Context, f rulefolder.File) (*control.App
 	}
 }
 
-// checkRule validates a rule completely: name, statement, each action.
-func (s *Server) checkRule(ctx context.Context, r *rules.Rule) error {
-	const op = "rules.check"
-	compiled, err := s.language.Compile(r)
-	if err != nil {
-		return errs.E(op, errs.Invalid, err)
-	}
-	p := compiled.(rules.SQLProgram)
-	if len(r.Actions) == 0 {
-		return errs.Errorf(op, errs.Invalid, "the rule has no action")
-	}
-	for i := range r.Actions {
-		a, _, err := s.newAction(ctx, r, p, &r.Actions[i], false)
-		if err != nil {
-			return err
-		}
-		if err := a.Close(ctx); err != nil {
-			return err
-		}
-	}
-	if r.ErrorAction == nil {
-		return nil
-	}
-	a, _, err := s.newAction(ctx, r, p, r.ErrorAction, true)
-	if err != nil {
-		return err
-	}
-	return errors.Join(a.Close(ctx))
+// checkAction validates one action of a rule completely.
+func (s *Server) checkAction(ctx context.Context, r *rules.Rule, p rules.Program, kind string, params json.RawMessage, errorAction bool) error {
+	return s.lanes.Check(ctx, r.Name, p.(rules.SQLProgram).Program, kind, params, errorAction)
 }
-
-func known(kinds []string) string { return strings.Join(kinds, ", ") }

@@ -50,6 +50,7 @@ func (p *Program) Explain(ctx context.Context, m *Machine, e *event.Event) *Expl
 	x.NoMembers = whyNoMembers(e.Payload)
 	for _, a := range p.stmt.Set {
 		if v := p.variables[a.Name]; v != nil {
+			m.refill(len(e.Payload))
 			x.Vars = append(x.Vars, ExplainedVar{a.Name, v.eval(m).String()})
 		}
 	}
@@ -82,6 +83,7 @@ func (p *Program) operand(m *Machine, x sql.Expr) *Operand {
 	span := x.Pos()
 	o := &Operand{Text: p.stmt.Source[span.From:span.To], Value: "Undefined"}
 	if n, ok := p.nodes[x]; ok {
+		m.refill(len(m.event.Payload))
 		v := n.eval(m)
 		o.Value = shorten(v.String())
 		o.Note = p.note(m, x)

@@ -22,7 +22,9 @@ var regexpFunctions = []Function{
 			if !ok {
 				return Value{}
 			}
-			found, err := re.Match(s)
+			b := c.regexBudget()
+			found, err := re.Match(s, b)
+			c.regexSpent(b)
 			if err != nil {
 				return c.RegexLimitHit()
 			}
@@ -54,7 +56,9 @@ var regexpFunctions = []Function{
 			if !ok {
 				return Value{}
 			}
-			from, to, found, err := re.FindFirst(s)
+			b := c.regexBudget()
+			from, to, found, err := re.FindFirst(s, b)
+			c.regexSpent(b)
 			switch {
 			case err != nil:
 				return c.RegexLimitHit()
@@ -108,19 +112,35 @@ func prepareReplacement(args []*Value, v Version) any {
 	return p
 }
 
+// regexWork is what a step of a regular expression takes of the evaluation's
+// work.
+const regexWork = 8
+
+// regexBudget returns the steps one regular expression may take: half of what
+// the evaluation has left, so that patterns that are given up leave enough for
+// the rest of the statement, however many items it calls them for.
+func (c *Call) regexBudget() *javaregexp.Budget {
+	return &javaregexp.Budget{Steps: max(c.m.steps, 0) / (2 * regexWork)}
+}
+
+// regexSpent takes what is gone of b from the evaluation's work.
+func (c *Call) regexSpent(b *javaregexp.Budget) {
+	c.m.steps -= (max(c.m.steps, 0)/(2*regexWork) - b.Steps) * regexWork
+}
+
 // maxCachedPattern bounds the patterns that come with messages and are kept.
 const maxCachedPattern = 512
 
 // textAndPattern converts the first two arguments; ok is false where one is
 // unsuitable.
 func textAndPattern(c *Call, args []Value) (text string, re *javaregexp.Regexp, ok bool) {
-	s := c.Str(args[0])
+	s := textOf(c, args[0])
 	if s.IsUndefined() {
 		return "", nil, false
 	}
 	p, _ := c.State.(*pattern)
 	if p == nil {
-		t := c.Str(args[1])
+		t := textOf(c, args[1])
 		if t.IsUndefined() {
 			return "", nil, false
 		}
@@ -147,7 +167,7 @@ func regexpReplace(c *Call, args []Value) Value {
 	case p != nil && p.repl != nil:
 		repl = p.repl
 	default:
-		text := c.Str(args[2])
+		text := textOf(c, args[2])
 		if text.IsUndefined() {
 			return Value{}
 		}
@@ -156,7 +176,9 @@ func regexpReplace(c *Call, args []Value) Value {
 			return Value{}
 		}
 	}
-	out, err := re.Replace(s, repl, max(c.m.left, 0))
+	b := c.regexBudget()
+	out, err := re.Replace(s, repl, max(c.m.left, 0), b)
+	c.regexSpent(b)
 	switch err {
 	case nil:
 	case javaregexp.ErrTooLong:

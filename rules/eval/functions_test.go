@@ -2,6 +2,7 @@ package eval_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"math/big"
 	"os"
@@ -315,6 +316,43 @@ func TestRegexLimitIsCounted(t *testing.T) {
 	out, _, err := p.Eval(context.Background(), m, exampleEvent(eval.Example{Payload: `{"s": "` + strings.Repeat("a", 200) + `"}`}))
 	if err != nil || string(out) != "{}" || m.RegexLimitHits() != 1 {
 		t.Errorf("%s %v, %d hits", out, err, m.RegexLimitHits())
+	}
+}
+
+// However many items a nested query calls a catastrophic pattern for, the
+// evaluation ends soon.
+func TestRegexWorkIsBoundedPerEvaluation(t *testing.T) {
+	payload := `{"l": [` + strings.TrimSuffix(strings.Repeat(`"`+strings.Repeat("a", 60)+`!",`, 1000), ",") + `]}`
+	for _, expr := range []string{
+		"(SELECT VALUE regexp_matches(x, '(a+)+(?=b)') FROM l AS x)",
+		"(SELECT VALUE regexp_matches(x, '(a+)+$') FROM l AS x)",
+		"(SELECT VALUE regexp_replace(x, '(a+)+(?=b)|c', '') FROM l AS x)",
+	} {
+		begin := time.Now()
+		_, err := evaluate(t, expr, eval.Options{Version: "2016-03-23"}, exampleEvent(eval.Example{Payload: payload}))
+		if d := time.Since(begin); d > 20*time.Second {
+			t.Errorf("%s took %v (%v)", expr, d, err)
+		}
+	}
+}
+
+// What a function reads again and again for the items of a query is bounded.
+func TestWorkIsBounded(t *testing.T) {
+	payload := `{"s": "` + strings.Repeat("é", 20_000) + `", "l": [` + strings.TrimSuffix(strings.Repeat("1,", 20_000), ",") + `]}`
+	for _, expr := range []string{"sha512(@s)", "md2(@s)", "upper(@s)", "indexof(@s, 'x')", "encode(@s, 'base64')", "regexp_matches(@s, 'x')", "length(@s)", "replace(@s, 'x', '')"} {
+		stmt, err := sql.Parse("SET @s = s SELECT (SELECT VALUE " + expr + " FROM l) AS v FROM '#'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _, err := eval.Compile(stmt, eval.Options{Version: "2016-03-23"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		_, _, err = p.Eval(context.Background(), eval.NewMachine(), exampleEvent(eval.Example{Payload: payload}))
+		if d := time.Since(begin); d > 20*time.Second || !errors.Is(err, eval.ErrBudget) {
+			t.Errorf("%s: %v after %v", expr, err, d)
+		}
 	}
 }
 

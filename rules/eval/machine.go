@@ -29,6 +29,7 @@ type Machine struct {
 	call      Call
 
 	regexLimitHits uint64
+	shared         shared           // of the event read last
 	cache          map[cacheKey]any // lives with the Machine; emptied when full
 	answers        map[cacheKey]any // lives for one evaluation
 }
@@ -43,7 +44,7 @@ type cacheKey struct{ kind, key string }
 // Bounds. What an evaluation may hold and write, and the steps it may take over
 // what it has read before, grow with its input. A step is in the order of 20 ns.
 const (
-	memoryPerByte = 64
+	memoryPerByte = 28 // as counted; what the allocator takes for it can be twice that
 	memoryFloor   = 256 << 10
 	stepsPerByte  = 256
 	stepsFloor    = 256 << 10
@@ -52,6 +53,7 @@ const (
 	inSteps       = 5         // of an item of x IN set, besides its bytes
 	maxVarBytes   = 128 << 10 // of the variables of a SET clause together
 	maxCached     = 256       // entries of Machine.cache
+	maxCachedKey  = 1 << 10   // bytes of a key
 	maxKept       = 64 << 10  // bytes a buffer may keep from one evaluation to the next
 )
 
@@ -73,9 +75,8 @@ func (m *Machine) RegexLimitHits() uint64 { return m.regexLimitHits }
 
 // begin prepares m for one evaluation of code over e.
 func (m *Machine) begin(ctx context.Context, e *event.Event, c *code) {
-	m.ctx, m.event, m.err = ctx, e, nil
-	m.left = max(memoryFloor, memoryPerByte*len(e.Payload))
-	m.steps = max(stepsFloor, stepsPerByte*len(e.Payload))
+	m.ctx, m.event = ctx, e
+	m.refill(len(e.Payload))
 	m.iteration, m.varBytes = 0, 0
 	if cap(m.out) > maxKept {
 		m.out = nil
@@ -102,23 +103,36 @@ func (m *Machine) begin(ctx context.Context, e *event.Event, c *code) {
 	m.read(e.Payload, c)
 }
 
+// refill sets what may be used for a payload of n bytes, and forgets a failure.
+func (m *Machine) refill(n int) {
+	m.err = nil
+	m.left = max(memoryFloor, memoryPerByte*n)
+	m.steps = max(stepsFloor, stepsPerByte*n)
+}
+
 // read makes the event's payload the current item of the outermost frame.
 func (m *Machine) read(payload []byte, c *code) {
 	f := m.frame
 	f.built, f.doc = false, payload
+	if c.reads && m.shared.again(m.event, payload, c) {
+		f.item, f.refs = m.shared.item, m.shared.refs
+		return
+	}
 	f.reset(int(c.slots))
+	m.shared.code = nil // refs are about to change
 	if !c.reads {
 		return
 	}
-	from, to, messy, ok := document(payload, c.shape, f.refs)
+	from, to, messy, ok := m.document(payload, c.shape, f.refs)
 	if !ok {
 		clear(f.refs)
 		f.item = Value{form: formPayload, s: bytesText(payload)}
-		return
+	} else {
+		f.item = rawComposite(payload[from:to], messy, c.ver)
+		f.item.form |= formPayload
+		f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
 	}
-	f.item = rawComposite(payload[from:to], messy, c.ver)
-	f.item.form |= formPayload
-	f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
+	m.shared.code, m.shared.item, m.shared.refs = c, f.item, f.refs
 }
 
 func (m *Machine) topic() topic.Name {
@@ -170,6 +184,9 @@ func (m *Machine) mendable() bool {
 func (m *Machine) cached(kind, key string, build func() any) any {
 	if v, ok := m.cache[cacheKey{kind, key}]; ok {
 		return v
+	}
+	if len(key) > maxCachedKey {
+		return build()
 	}
 	if m.cache == nil || len(m.cache) >= maxCached {
 		m.cache = make(map[cacheKey]any)

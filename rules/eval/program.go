@@ -19,6 +19,7 @@ type Program struct {
 	filter      topic.Filter
 	hasFilter   bool
 	errorAction bool
+	callsOut    bool
 	never       bool // the statement is of a kind that ends without acting
 	where       cond // nil: none
 	whereNode   node
@@ -35,6 +36,7 @@ type code struct {
 	depth int    // frames
 	vars  int    // variables of SET
 	reads bool   // the payload is looked at
+	whole bool   // as a whole, by *
 }
 
 // Statement returns what p was compiled from; it must not be changed.
@@ -46,6 +48,9 @@ func (p *Program) Version() Version { return p.info.version }
 // Filter returns the topic filter of FROM; ok is false where the statement has
 // none and is reached by Basic Ingest only.
 func (p *Program) Filter() (f topic.Filter, ok bool) { return p.filter, p.hasFilter }
+
+// CallsOut reports whether evaluating p may wait for a look-up.
+func (p *Program) CallsOut() bool { return p.callsOut }
 
 // Matches reports whether a message on n reaches p: by its filter, or by Basic
 // Ingest under the name of its rule.

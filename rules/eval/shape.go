@@ -2,19 +2,23 @@ package eval
 
 import (
 	"encoding/binary"
+	"strconv"
 	"unicode/utf8"
+	"unique"
 )
 
 // shape tells an extraction which members of an object to note. Shapes form a
 // tree; the root is the current item. A shape is immutable.
 type shape struct {
 	keys    []shapeKey
-	lengths uint64               // bit len(name)&63 is set for each key
-	index   map[string]*shapeKey // instead of a walk over keys, where there are many
+	lengths uint64                // bit len(name)&63 is set for each key
+	index   map[string]*shapeKey  // instead of a walk over keys, where there are many
+	id      unique.Handle[string] // of a root: equal for equal shapes
 }
 
 type shapeKey struct {
 	name   string
+	head   uint64 // its first eight bytes, as they are loaded; zeros after a shorter name
 	slot   int32  // where the member's place is noted; -1: nowhere
 	lo, hi int32  // the slots of this key and all below it
 	child  *shape // members of the member; nil: none are named
@@ -31,16 +35,25 @@ type ref struct {
 // manyKeys is from where on a map is faster than a walk.
 const manyKeys = 12
 
-func (sh *shape) find(name []byte) *shapeKey {
+// find returns the key name; head is as in shapeKey.
+func (sh *shape) find(name []byte, head uint64) *shapeKey {
 	if sh.index != nil {
 		return sh.index[string(name)]
 	}
 	for i := range sh.keys {
-		if k := &sh.keys[i]; len(name) == len(k.name) && string(name) == k.name {
+		k := &sh.keys[i]
+		if head == k.head && len(name) == len(k.name) && (len(name) <= 8 || string(name[8:]) == k.name[8:]) {
 			return k
 		}
 	}
 	return nil
+}
+
+// headOf returns the head of name.
+func headOf(name string) uint64 {
+	var b [8]byte
+	copy(b[:], name)
+	return binary.LittleEndian.Uint64(b[:])
 }
 
 // document validates the payload b to its end and notes the members sh names.
@@ -92,8 +105,10 @@ func (s *scan) object(i, depth int, sh *shape) int {
 		}
 		start := i + 1
 		end, escaped := start, false
-		if start+8 <= len(b) {
-			end += stop(binary.LittleEndian.Uint64(b[start:]))
+		head, headed := uint64(0), start+8 <= len(b)
+		if headed {
+			head = binary.LittleEndian.Uint64(b[start:])
+			end += stop(head)
 		}
 		if uint(end) < uint(len(b)) && b[end] == '"' {
 			end++
@@ -117,17 +132,32 @@ func (s *scan) object(i, depth int, sh *shape) int {
 			return -1
 		}
 		var key *shapeKey
-		switch {
-		case escaped && sh != nil:
-			key = sh.find(textBytes(unescape(b[start : end-1])))
-		case lengths>>(uint(end-1-start)&63)&1 != 0:
-			key = sh.find(b[start : end-1])
+		if lengths>>(uint(end-1-start)&63)&1 != 0 || escaped && sh != nil {
+			switch n := end - 1 - start; {
+			case escaped:
+				name := unescape(b[start : end-1])
+				key = sh.find(textBytes(name), headOf(name))
+			case !headed:
+				key = sh.find(b[start:end-1], headOf(bytesText(b[start:end-1])))
+			case n < 8:
+				key = sh.find(b[start:end-1], head&(1<<(8*uint(n))-1))
+			default:
+				key = sh.find(b[start:end-1], head)
+			}
 		}
 		switch c := b[i]; {
 		case key != nil:
 			i = s.named(i, depth-1, key)
 		case c == '"':
-			i, _ = s.str(i + 1)
+			i++
+			if i+8 <= len(b) {
+				i += stop(binary.LittleEndian.Uint64(b[i:]))
+			}
+			if uint(i) < uint(len(b)) && b[i] == '"' {
+				i++
+			} else {
+				i, _ = s.str(i)
+			}
 		case c-'0' <= 9:
 			i = s.number(i)
 		default:
@@ -176,7 +206,9 @@ func (s *scan) named(i, depth int, key *shapeKey) int {
 	if key.slot >= 0 {
 		s.refs[key.slot] = ref{from: int32(from), to: int32(i), messy: s.messy, escaped: escaped}
 	}
-	s.messy = s.messy || before
+	if before {
+		s.messy = true
+	}
 	return i
 }
 
@@ -230,7 +262,7 @@ func (s *shapeBuilder) build() (sh *shape, moved []int32) {
 		sh := &shape{keys: make([]shapeKey, len(n.kids))}
 		for i, kid := range n.kids {
 			k := &sh.keys[i]
-			k.name, k.slot, k.lo = kid.name, -1, next
+			k.name, k.head, k.slot, k.lo = kid.name, headOf(kid.name), -1, next
 			sh.lengths |= 1 << (uint(len(kid.name)) & 63)
 			if kid.slot >= 0 {
 				k.slot = next
@@ -250,5 +282,23 @@ func (s *shapeBuilder) build() (sh *shape, moved []int32) {
 		}
 		return sh
 	}
-	return walk(s.root), moved
+	sh = walk(s.root)
+	sh.id = unique.Make(string(s.root.appendTo(nil)))
+	return sh, moved
+}
+
+// appendTo writes what the shape of n depends on.
+func (n *shapeNode) appendTo(b []byte) []byte {
+	b = strconv.AppendQuote(b, n.name)
+	if n.slot >= 0 {
+		b = append(b, '=')
+	}
+	if len(n.kids) > 0 {
+		b = append(b, '{')
+		for _, kid := range n.kids {
+			b = kid.appendTo(b)
+		}
+		b = append(b, '}')
+	}
+	return b
 }

@@ -3,7 +3,9 @@
 //
 // It has no part in a message's way. package.json names the packages with their
 // exact versions; Dir installs them once per machine, outside the repository,
-// and every test process after the first finds them there.
+// and every test process after the first finds them there. To add one:
+//
+//	npm install --package-lock-only --omit-lockfile-registry-resolved --save-exact <name>
 package npm
 
 import (

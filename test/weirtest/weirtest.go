@@ -392,9 +392,9 @@ func (s *Subscription) Next() *mqttclient.Message {
 	return nil
 }
 
-// Apply applies a rule document, YAML or JSON, and returns once the engine runs
-// it.
-func (w *Weir) Apply(document string) *control.Applied {
+// Apply applies rule documents, YAML or JSON. What is published from then on
+// counts for them.
+func (w *Weir) Apply(document string) []control.Applied {
 	w.t.Helper()
 	a, err := w.API().Apply(w.t.Context(), "rule.yaml", []byte(document), false)
 	if err != nil {

@@ -350,6 +350,53 @@ func TestWhoMayNotEnter(t *testing.T) {
 	}
 }
 
+// seen notes what the server answers; it dials the store whatever the name is.
+type seen struct {
+	s       *Server
+	headers []http.Header
+}
+
+func (c *seen) Do(r *http.Request) (*http.Response, error) {
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", c.s.o.Listener.Addr().String())
+	}}
+	resp, err := tr.RoundTrip(r)
+	if err == nil {
+		c.headers = append(c.headers, resp.Header)
+	}
+	return resp, err
+}
+
+// The right key is not enough: a browser that was lured here by a name, or that
+// has a page read what comes back.
+func TestSignedRequestsAreGuardedToo(t *testing.T) {
+	s := start(t, t.TempDir(), nil)
+	_ = s.CreateBucket("bucket")
+	c := &seen{s: s}
+	client := sdk(t, s, testKey, testSecret, func(o *awss3.Options) { o.HTTPClient = c })
+	put(t, client, "bucket", "k", "v")
+	get(t, client, "bucket", "k")
+	list(t, client, &awss3.ListObjectsV2Input{Bucket: aws.String("bucket")})
+	for _, h := range c.headers {
+		for name := range h {
+			if strings.HasPrefix(name, "Access-Control-") {
+				t.Errorf("header %s", name)
+			}
+		}
+	}
+	_, port, _ := net.SplitHostPort(s.o.Listener.Addr().String())
+	for _, host := range []string{"evil.example:" + port, Host, "127.0.0.1:1", "127.0.0.1.evil.example:" + port} {
+		client := sdk(t, s, testKey, testSecret, func(o *awss3.Options) {
+			o.HTTPClient, o.BaseEndpoint = c, aws.String("http://"+host)
+		})
+		var api smithy.APIError
+		_, err := client.ListBuckets(t.Context(), &awss3.ListBucketsInput{})
+		if !errors.As(err, &api) || api.ErrorCode() != "AccessDenied" || !strings.Contains(api.ErrorMessage(), "name") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
 type notLoopback struct{ net.Listener }
 
 func (notLoopback) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: 80} }

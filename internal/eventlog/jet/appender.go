@@ -85,7 +85,6 @@ type Appender[T Unit] struct {
 	batches  uint64
 	buf      []byte // what is written
 	hdr      []byte
-	ends     []byte
 	units    []T
 	results  []Result
 	used     int64     // bytes of the stream, an upper estimate
@@ -160,8 +159,8 @@ func (a *Appender[T]) Run(ctx context.Context) error {
 		if a.conn == nil && !a.connect(ctx) {
 			return nil
 		}
-		gen, broken, change := a.s.state()
-		if gen != a.gen || broken != nil {
+		gen, change, broken := a.s.state()
+		if a.s.Embedded() && (gen != a.gen || broken != nil) {
 			// Another appender has lost the store.
 			a.conn.close()
 			a.conn = nil
@@ -710,7 +709,7 @@ func (a *Appender[T]) patient(began time.Time) error {
 			return errDiskFull
 		}
 	}
-	if gen, broken, _ := a.s.state(); gen != a.gen || broken != nil {
+	if gen, _, broken := a.s.state(); a.s.Embedded() && (gen != a.gen || broken != nil) {
 		return errReopen
 	}
 	return nil
@@ -732,7 +731,9 @@ func (a *Appender[T]) lost(err error) {
 	a.conn.close()
 	a.conn = nil
 	a.s.Logger().Error("an append has no answer", "stream", a.c.Stream, "err", err)
-	a.s.fail(a.gen, err)
+	if a.s.Embedded() {
+		a.s.fail(a.gen, err)
+	}
 }
 
 // connect waits for a healthy store, connects, and reads the stream's end.
@@ -742,7 +743,7 @@ func (a *Appender[T]) connect(ctx context.Context) bool {
 	first := a.gen == 0
 	began := time.Now()
 	for {
-		gen, broken, change := a.s.state()
+		gen, change, broken := a.s.state()
 		if broken == nil {
 			c, err := a.s.dial()
 			if err == nil {

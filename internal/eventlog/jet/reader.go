@@ -15,10 +15,12 @@ import (
 // during the call they are handed to.
 type Message struct {
 	Seq     uint64
-	Stored  []byte // time of storing, RFC 3339 with nanoseconds
+	Stored  []byte // time of storing, as the server writes it; see StoredAt
 	Subject []byte
 	Header  []byte // lines "Name:value\r\n", the server's own among them
 	Payload []byte
+
+	stored []byte // the same in nanoseconds, where the server writes that
 }
 
 // Query selects messages of a stream, in order.

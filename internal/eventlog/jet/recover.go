@@ -35,18 +35,23 @@ func (s *Store) signal() {
 
 // state returns the generation, why it is broken, and a channel that is closed
 // when either changes.
-func (s *Store) state() (gen uint64, broken error, change <-chan struct{}) {
+func (s *Store) state() (gen uint64, change <-chan struct{}, broken error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return s.gen, errStale, s.change
+		return s.gen, s.change, errStale
 	}
-	return s.gen, s.broken, s.change
+	return s.gen, s.change, s.broken
 }
 
 // Run watches the disk and opens the store again whenever an appender has lost
 // it, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	if s.o.ListenAddr != "" {
+		served := make(chan struct{})
+		go func() { s.serveReaders(ctx); close(served) }()
+		defer func() { <-served }()
+	}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	var retry time.Time // no reopening before
@@ -70,7 +75,7 @@ func (s *Store) Run(ctx context.Context) error {
 				s.Logger().Info("the disk has room again", "free", s.disk.free.Load())
 			}
 		}
-		_, broken, _ := s.state()
+		_, _, broken := s.state()
 		if broken == nil {
 			wait = 100 * time.Millisecond
 			continue
@@ -113,6 +118,11 @@ func (s *Store) reopen() error {
 
 // Ready returns why the store takes nothing now; nil: it does.
 func (s *Store) Ready() error {
-	_, broken, _ := s.state()
-	return broken
+	if _, _, broken := s.state(); broken != nil {
+		return broken
+	}
+	if s.disk.low() {
+		return errDiskFull
+	}
+	return nil
 }

@@ -16,7 +16,8 @@ const (
 	opRun                 // min to max characters of set
 	opSplit               // go to x; if that fails, to y
 	opJump                // go to x
-	opSave                // slot x := position
+	opGroup               // slot x := position: where a group may begin
+	opGroupEnd            // group x is from the position in slot y to here
 	opAssert              // assert
 	opBackref             // group x
 	opLoopInit            // counter x := 0
@@ -119,9 +120,12 @@ func (p *program) gen(n *node) {
 			p.code[e].x = p.here()
 		}
 	case nodeGroup:
-		p.emit(inst{op: opSave, x: int32(2 * n.n)})
+		// A group is what it last matched until it matches again: a reference
+		// to it from inside means the turn before.
+		begin := int32(2*(p.groups+1) + n.n - 1)
+		p.emit(inst{op: opGroup, x: begin})
 		p.gen(n.subs[0])
-		p.emit(inst{op: opSave, x: int32(2*n.n + 1)})
+		p.emit(inst{op: opGroupEnd, x: int32(n.n), y: begin})
 	case nodeBackref:
 		if n.n > p.groups {
 			p.emit(inst{op: opFail})
@@ -324,6 +328,9 @@ func prefix(n *node) string {
 	return ""
 }
 
+// maxRE2Text bounds what RE2 has to read, in bytes.
+const maxRE2Text = 32 << 10
+
 // re2Text writes n for Go's regexp, where both mean exactly the same; ok is
 // false where they may not.
 type re2Text struct {
@@ -334,6 +341,10 @@ type re2Text struct {
 }
 
 func (w *re2Text) write(n *node) {
+	if !w.ok || w.b.Len() > maxRE2Text {
+		w.ok = false
+		return
+	}
 	switch n.kind {
 	case nodeEmpty:
 	case nodeSet:

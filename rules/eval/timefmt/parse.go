@@ -30,9 +30,9 @@ const (
 	fieldAlignedDay     // day within the weeks counted from the first of the month
 	fieldHalfDay
 	fieldHourOfHalf  // 0 to 11
-	fieldClockOfHalf // 1 to 12
+	fieldClockOfHalf // 1 to 12; 0 is 12
 	fieldHour        // 0 to 23; 24 for the end of a day
-	fieldClock       // 1 to 24
+	fieldClock       // 1 to 24; 0 is 24
 	fieldMinute
 	fieldSecond
 	fieldNano
@@ -47,7 +47,7 @@ var limits = [fields][2]int64{
 	fieldEra: {0, 1}, fieldYear: {-maxYear, maxYear}, fieldYearOfEra: {1, maxYear}, fieldQuarter: {1, 4}, fieldMonth: {1, 12},
 	fieldDay: {1, 31}, fieldDayOfYear: {1, 366}, fieldWeekYear: {-maxYear, maxYear}, fieldWeek: {1, 53}, fieldWeekOfMonth: {0, 6},
 	fieldDayOfWeek: {1, 7}, fieldLocalDayOfWeek: {1, 7}, fieldAlignedDay: {1, 7}, fieldHalfDay: {0, 1}, fieldHourOfHalf: {0, 11},
-	fieldClockOfHalf: {1, 12}, fieldHour: {0, 24}, fieldClock: {1, 24}, fieldMinute: {0, 59}, fieldSecond: {0, 59},
+	fieldClockOfHalf: {0, 12}, fieldHour: {0, 24}, fieldClock: {0, 24}, fieldMinute: {0, 59}, fieldSecond: {0, 59},
 	fieldNano: {0, 999_999_999}, fieldMilliOfDay: {0, 86_399_999}, fieldNanoOfDay: {0, 86_399_999_999_999}, fieldOffset: {-18 * 3600, 18 * 3600},
 }
 
@@ -241,7 +241,7 @@ var numberFields = map[byte]struct {
 	most  int // letters
 }{
 	'd': {fieldDay, 2}, 'h': {fieldClockOfHalf, 2}, 'H': {fieldHour, 2}, 'k': {fieldClock, 2}, 'K': {fieldHourOfHalf, 2}, 'm': {fieldMinute, 2},
-	's': {fieldSecond, 2}, 'F': {fieldAlignedDay, 1}, 'w': {fieldWeek, 2}, 'W': {fieldWeekOfMonth, 1}, 'A': {fieldMilliOfDay, 19},
+	's': {fieldSecond, 2}, 'F': {fieldAlignedDay, 1}, 'A': {fieldMilliOfDay, 19},
 	'n': {fieldNano, 19}, 'N': {fieldNanoOfDay, 19},
 }
 
@@ -257,6 +257,16 @@ func (c *parseCompiler) letter(ch byte, n int) error {
 		return nil
 	}
 	switch ch {
+	case 'w':
+		if n > 2 {
+			return tooMany
+		}
+		c.addNumber(item{kind: itemNumber, field: fieldWeek, min: n, max: 2, sign: signNever})
+	case 'W':
+		if n > 1 {
+			return tooMany
+		}
+		c.addNumber(item{kind: itemNumber, field: fieldWeekOfMonth, min: 1, max: 1, sign: signNever})
 	case 'u', 'y', 'Y':
 		f := map[byte]field{'u': fieldYear, 'y': fieldYearOfEra, 'Y': fieldWeekYear}[ch]
 		switch {
@@ -320,13 +330,13 @@ func (c *parseCompiler) letter(ch byte, n int) error {
 		if n != 1 && n != 4 {
 			return errors.New("pattern letter O must come once or four times")
 		}
-		c.add(item{kind: itemLocalOffset})
+		c.add(item{kind: itemLocalOffset, min: n})
 	case 'Z':
 		switch {
 		case n < 4:
 			c.add(item{kind: itemOffset, pattern: 3, text: "+0000"})
 		case n == 4:
-			c.add(item{kind: itemLocalOffset})
+			c.add(item{kind: itemLocalOffset, min: 4})
 		case n == 5:
 			c.add(item{kind: itemOffset, pattern: 6, text: "Z"})
 		default:
@@ -362,7 +372,11 @@ func (c *parseCompiler) nameOrNumber(ch byte, n int) error {
 		if ch == 'c' && n == 2 {
 			return errors.New("pattern letter c must not come twice")
 		}
-		c.addNumber(plainNumber(f, n))
+		it := plainNumber(f, n)
+		if f == fieldLocalDayOfWeek {
+			it.max, it.sign = n, signNever
+		}
+		c.addNumber(it)
 		return nil
 	}
 	it := item{kind: itemName, field: f, values: oneTo12}
@@ -466,8 +480,12 @@ func (s *parsed) item(it *item, text string, pos int) (int, bool) {
 		if pos == len(text) || text[pos] != '+' && text[pos] != '-' {
 			return pos, s.set(fieldOffset, 0)
 		}
-		seconds, n, ok := parseOffset(text[pos:])
-		return pos + n, ok && s.set(fieldOffset, int64(seconds))
+		pattern := "+HH:MM:ss"
+		if it.min < 4 {
+			pattern = "+H:mm:ss"
+		}
+		seconds, n, ok := readOffset(pattern, text[pos:])
+		return pos + n, ok && s.set(fieldOffset, seconds)
 	case itemZone, itemZoneName:
 		return s.zoneText(it.kind == itemZoneName, text, pos)
 	case itemOptional:
@@ -551,51 +569,63 @@ func (s *parsed) number(it *item, text string, pos int) (int, bool) {
 }
 
 func (s *parsed) offset(it *item, text string, pos int) (int, bool) {
-	pattern := offsetPatterns[it.pattern]
-	rest := text[pos:]
-	if rest == "" || rest[0] != '+' && rest[0] != '-' {
-		if it.text[0] != '+' && strings.HasPrefix(rest, it.text) {
-			return pos + len(it.text), s.set(fieldOffset, 0)
-		}
-		return 0, false
+	// The text of a zero offset comes first, even before a longer one.
+	if strings.HasPrefix(text[pos:], it.text) {
+		return pos + len(it.text), s.set(fieldOffset, 0)
 	}
-	// Upper case parts must be there, lower case ones may.
+	seconds, n, ok := readOffset(offsetPatterns[it.pattern], text[pos:])
+	return pos + n, ok && s.set(fieldOffset, seconds)
+}
+
+// readOffset reads an offset at the beginning of text. Of the pattern's parts
+// the upper case ones must be there, the lower case ones may; a single H is one
+// digit or two.
+func readOffset(pattern, text string) (seconds int64, n int, ok bool) {
+	if text == "" || text[0] != '+' && text[0] != '-' {
+		return 0, 0, false
+	}
 	colon := strings.Contains(pattern, ":")
-	var parts [3]int
-	n := 1
-	for i, unit := range []string{"HH", "mm", "ss"} {
-		must := strings.Contains(pattern, strings.ToUpper(unit))
-		may := strings.Contains(pattern, unit)
-		if !must && !may {
+	n = 1
+	for i, unit := range [...]string{"HH", "MM", "SS"} {
+		must := strings.Contains(pattern, unit) || i == 0
+		if !must && !strings.Contains(pattern, strings.ToLower(unit)) {
 			break
 		}
 		at := n
 		if i > 0 && colon {
-			if at >= len(rest) || rest[at] != ':' {
+			if at >= len(text) || text[at] != ':' {
 				if must {
-					return 0, false
+					return 0, 0, false
 				}
 				break
 			}
 			at++
 		}
-		if at+2 > len(rest) || !isDigit(rest[at]) || !isDigit(rest[at+1]) {
-			if must {
-				return 0, false
-			}
+		var v int64
+		switch {
+		case at+2 <= len(text) && isDigit(text[at]) && isDigit(text[at+1]):
+			v = int64(text[at]-'0')*10 + int64(text[at+1]-'0')
+			n = at + 2
+		case i == 0 && !strings.Contains(pattern, "HH") && at < len(text) && isDigit(text[at]):
+			v = int64(text[at] - '0')
+			n = at + 1
+		case must:
+			return 0, 0, false
+		default:
+			at = -1
+		}
+		if at < 0 {
 			break
 		}
-		parts[i] = int(rest[at]-'0')*10 + int(rest[at+1]-'0')
-		if i > 0 && parts[i] > 59 {
-			return 0, false
+		if i > 0 && v > 59 {
+			return 0, 0, false
 		}
-		n = at + 2
+		seconds += v * [...]int64{3600, 60, 1}[i]
 	}
-	seconds := parts[0]*3600 + parts[1]*60 + parts[2]
-	if rest[0] == '-' {
+	if text[0] == '-' {
 		seconds = -seconds
 	}
-	return pos + n, s.set(fieldOffset, int64(seconds))
+	return seconds, n, true
 }
 
 func (s *parsed) zoneText(byName bool, text string, pos int) (int, bool) {
@@ -618,10 +648,10 @@ func (s *parsed) zoneText(byName bool, text string, pos int) (int, bool) {
 		}
 	}
 	if prefix > 0 || rest[0] == '+' || rest[0] == '-' {
-		seconds, n, ok := parseOffset(rest[prefix:])
+		seconds, n, ok := readOffset("+HH:MM:ss", rest[prefix:])
 		switch {
-		case ok:
-			return setZone(fixed(seconds), prefix+n)
+		case ok && seconds >= limits[fieldOffset][0] && seconds <= limits[fieldOffset][1]:
+			return setZone(fixed(int(seconds)), prefix+n)
 		case prefix > 0:
 			return setZone(time.UTC, prefix)
 		}
@@ -630,7 +660,7 @@ func (s *parsed) zoneText(byName bool, text string, pos int) (int, bool) {
 	if byName {
 		best := ""
 		for name := range zoneOf() {
-			if len(name) > len(best) && strings.HasPrefix(rest, name) && (len(name) == len(rest) || !zoneChar(rest[len(name)])) {
+			if len(name) > len(best) && strings.HasPrefix(rest, name) && (len(name) == len(rest) || isDigit(rest[len(name)]) || !zoneChar(rest[len(name)])) {
 				best = name
 			}
 		}
@@ -646,9 +676,9 @@ func (s *parsed) zoneText(byName bool, text string, pos int) (int, bool) {
 	for n < len(rest) && zoneChar(rest[n]) {
 		n++
 	}
-	// Punctuation behind a name may belong to the pattern.
+	// Punctuation and digits behind a name may belong to the pattern.
 	for cut := n; cut > 0; cut-- {
-		if cut < n && !strings.ContainsRune("/_+-", rune(rest[cut])) {
+		if cut < n && !strings.ContainsRune("/_+-0123456789", rune(rest[cut])) {
 			continue
 		}
 		if l, ok := Zone(rest[:cut]); ok {

@@ -141,6 +141,12 @@ func TestParse(t *testing.T) {
 		{"yyyy-MM-dd", "2023-02-31", "2023-02-28T00:00:00Z"},
 		{"yyyy-MM-dd HH", "2023-02-03 07", "2023-02-03T07:00:00Z"},
 		{"YYYY-ww-e", "2019-01-1", "2018-12-30T00:00:00Z"},
+		{"YYYYwwe", "2019011", "2018-12-30T00:00:00Z"},
+		{"yyyy-MM-W-dd", "2020-01-1-02", "2020-01-02T00:00:00Z"},
+		{"hh:mm a dd.MM.yyyy", "00:10 AM 01.02.2003", "2003-02-01T00:10:00Z"},
+		{"yyyy-MM-dd HHz", "2020-01-02 03CET", "2020-01-02T02:00:00Z"},
+		{"VVyyyy-MM-dd", "Europe/Paris2020-01-02", "2020-01-01T23:00:00Z"},
+		{"yyyy-MM-dd[ XX]", "2020-01-02 +0130", "2020-01-01T22:30:00Z"},
 		{"yyyy-MM-dd A", "2020-01-02 1500", "2020-01-02T00:00:01.5Z"},
 		{"yyyy-MM-dd N", "2020-01-02 1500000000", "2020-01-02T00:00:01.5Z"},
 		{"yyyy-MM-dd HH:mm:ss.n", "2020-01-02 00:00:01.500000000", "2020-01-02T00:00:01.5Z"},
@@ -168,7 +174,7 @@ func TestParse(t *testing.T) {
 		{"HH:mm", "12:00"}, {"yyyy-MM-dd hh:mm", "2020-01-01 03:00"}, {"yyyy-MM-dd HH:mm", "2020-01-01 25:00"}, {"yyyy-MM-dd HH:mm", "2020-01-01 24:01"},
 		{"yyyy-MM-dd h a", "2020-01-01 13 PM"}, {"yyyy-MM-dd h a", "2020-01-01 1 pm"}, {"EEE yyyy-MM-dd", "Mon 2020-01-01"}, {"yyyy-MM-dd VV", "2020-01-01 Mars/Olympus"},
 		{"MMM d yyyy", "mar 1 2020"}, {"yyyy-DDD", "2023-366"}, {"yyyy-MM-dd X", "2020-01-01 +19"}, {"yyyy-MM-dd XXX", "2020-01-01 +0100"}, {"yyyy-MM-dd MM", "2020-01-01 02"},
-		{"yyyy-MM-dd mm", "2020-01-01 02"}, {"yyyyyyyyyy-MM-dd", "9999999999-01-01"}, {"yyyy-MM-dd", "2020-01-0\u0661"},
+		{"yyyy-MM-dd mm", "2020-01-01 02"}, {"yyyy-MM-dd OOOO", "2020-01-01 GMT+0900"}, {"yyyy-MM-dd z", "2020-01-01 -0:00"}, {"yyyy-MM-dd VV", "2020-01-01 UTC+1"}, {"yyyy-MM-dd x", "2020-01-01 +0030"}, {"yyyyyyyyyy-MM-dd", "9999999999-01-01"}, {"yyyy-MM-dd", "2020-01-0\u0661"},
 	} {
 		p, err := CompileParse(c.pattern)
 		if err != nil {

@@ -213,6 +213,10 @@ var zoneOf = sync.OnceValue(func() map[string]string {
 		}
 	}
 	m["IST"] = "Asia/Kolkata"
+	m["Western European Standard Time"] = "WET"
+	m["Central European Standard Time"] = "Europe/Paris"
+	m["Eastern European Standard Time"] = "EET"
+	m["Hawaii-Aleutian Standard Time"] = "Pacific/Honolulu"
 	return m
 })
 

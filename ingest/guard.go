@@ -1,17 +1,15 @@
-package mqtt
+package ingest
 
 import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/weir-iot/weir/ingest"
 )
 
-// guard holds the caps of addresses that have not logged in. An address is an
+// Guard holds the caps of addresses that have not logged in. An address is an
 // IPv4 address or an IPv6 /64.
-type guard struct {
-	safety *ingest.Safety
+type Guard struct {
+	safety *Safety
 	now    func() time.Time
 
 	mu        sync.Mutex // guards what follows
@@ -28,8 +26,9 @@ type visitor struct {
 // of its address waits, or its failures are younger than a second.
 const maxVisitors = 1 << 16
 
-func newGuard(s *ingest.Safety, now func() time.Time) *guard {
-	return &guard{safety: s, now: now, addresses: map[netip.Addr]*visitor{}}
+// NewGuard returns a guard that holds s.
+func NewGuard(s *Safety, now func() time.Time) *Guard {
+	return &Guard{safety: s, now: now, addresses: map[netip.Addr]*visitor{}}
 }
 
 func prefix(a netip.Addr) netip.Addr {
@@ -42,9 +41,9 @@ func prefix(a netip.Addr) netip.Addr {
 	return a
 }
 
-// enter lets a connection in, or says why not. Each entered connection leaves
+// Enter lets a connection in, or says why not. Each entered connection leaves
 // once.
-func (g *guard) enter(a netip.Addr) (reason string) {
+func (g *Guard) Enter(a netip.Addr) (reason string) {
 	a = prefix(a)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -70,7 +69,9 @@ func (g *guard) enter(a netip.Addr) (reason string) {
 	return ""
 }
 
-func (g *guard) leave(a netip.Addr, failed bool) {
+// Leave tells that a connection that had entered has logged in, failed to, or
+// ended before.
+func (g *Guard) Leave(a netip.Addr, failed bool) {
 	a = prefix(a)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -88,13 +89,13 @@ func (g *guard) leave(a netip.Addr, failed bool) {
 	g.drop(a, v)
 }
 
-func (g *guard) drop(a netip.Addr, v *visitor) {
+func (g *Guard) drop(a netip.Addr, v *visitor) {
 	if v.waiting == 0 && (v.failed == 0 || v.second != g.now().Unix()) {
 		delete(g.addresses, a)
 	}
 }
 
-func (g *guard) sweep() {
+func (g *Guard) sweep() {
 	for a, v := range g.addresses {
 		g.drop(a, v)
 	}

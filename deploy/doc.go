@@ -1,0 +1,3 @@
+// Package deploy holds what is needed to run Weir somewhere: a container image,
+// a systemd unit, an example of a configuration. No message passes through it.
+package deploy
