@@ -51,11 +51,6 @@ type Action struct {
 	paths     []string
 }
 
-// UnknownKind is an action this Weir does not have.
-type UnknownKind struct{ Kind, Hint string }
-
-func (e *UnknownKind) Error() string { return fmt.Sprintf("unknown action %q; %s", e.Kind, e.Hint) }
-
 // New checks the action as creating its rule does, and compiles its templates.
 func New(ctx context.Context, o Options) (*Action, error) {
 	kind, ok := install.Find(o.Kind)
@@ -68,7 +63,7 @@ func New(ctx context.Context, o Options) (*Action, error) {
 		if near, ok := suggest.Nearest(o.Kind, names); ok {
 			hint = fmt.Sprintf("did you mean %s?", near)
 		}
-		return nil, &UnknownKind{o.Kind, hint}
+		return nil, &actions.FieldError{Offset: -1, Msg: fmt.Sprintf("unknown action %q", o.Kind), Hint: hint}
 	}
 	owner := o.Program
 	if o.ErrorAction {
@@ -78,14 +73,8 @@ func New(ctx context.Context, o Options) (*Action, error) {
 	var err error
 	a.real, _, err = kind.New(ctx, actions.Env{
 		Rule: o.Rule, AccountID: o.AccountID, Region: o.Region, Logger: slog.New(slog.DiscardHandler), TopicLimits: o.Topics,
-		Template: func(src string) (actions.Template, error) {
-			t, err := eval.CompileTemplate(src, owner)
-			if err != nil {
-				return nil, err
-			}
-			return template{t}, nil
-		},
-		Publish: publish,
+		Template: actions.Templates(owner),
+		Publish:  publish,
 		PublishAll: func(ctx context.Context, events []*event.Event) []error {
 			out := make([]error, len(events))
 			for i, e := range events {
@@ -247,12 +236,4 @@ func (a *Action) render(ctx context.Context, m *eval.Machine, e *event.Event, c 
 	return strictyaml.AppendString(b, s), err
 }
 
-type template struct{ *eval.Template }
-
 var machines = sync.Pool{New: func() any { return eval.NewMachine() }}
-
-func (t template) Execute(ctx context.Context, e *event.Event) (string, error) {
-	m := machines.Get().(*eval.Machine)
-	defer machines.Put(m)
-	return t.Template.Execute(ctx, m, e)
-}

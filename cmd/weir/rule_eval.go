@@ -25,7 +25,6 @@ import (
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/eval"
-	"github.com/weir-iot/weir/rules/rulefile"
 	"github.com/weir-iot/weir/rules/ruletest"
 	"github.com/weir-iot/weir/rules/sql"
 )
@@ -35,7 +34,8 @@ import (
 const exitNoAction = 5
 
 type evalFlags struct {
-	sql, file, topic, payload     string
+	sql, file, rule               string
+	topic, payload                string
 	clientID, principal, sourceIP string
 	version, time, fixtures       string
 	user                          []string
@@ -57,12 +57,13 @@ Exit codes: 0 the rule acts; 5 it does not act; 4 the statement or the rule is r
 		Example: `  weir rule eval --sql "SELECT temp FROM 'site/+/temp' WHERE temp > 40" --topic site/3/temp --payload '{"temp": 41}'
   weir rule eval -f rules/hot.yaml --topic site/3/temp --payload @reading.json
   weir tail -n 1 -o json | jq -c .payload | weir rule eval -f rules/hot.yaml --topic site/3/temp --payload -`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.evalRule(cmd.Context(), &f) },
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.sql, "sql", "", "statement, or @FILE, or - for standard input")
 	fl.StringVarP(&f.file, "filename", "f", "", "rule file, or - for standard input")
+	fl.StringVar(&f.rule, "rule", "", "name of the rule, where the file holds several")
 	fl.StringVarP(&f.topic, "topic", "t", "", "topic of the message")
 	fl.StringVarP(&f.payload, "payload", "p", "", "payload of the message, or @FILE, or - for standard input")
 	fl.StringVar(&f.clientID, "client-id", "client-1", "MQTT client that published it")
@@ -107,9 +108,13 @@ func (a *app) evalRule(ctx context.Context, f *evalFlags) error {
 		if err != nil {
 			return err
 		}
-		file, err := rulefile.Read(doc.Name, doc.Content)
+		docs, err := rules.Parse(doc.Name, doc.Content)
+		var one *rules.Document
 		if err == nil {
-			rule, err = ruletest.Compile(ctx, file, o)
+			one, err = ruletest.Choose(doc.Name, f.rule, docs)
+		}
+		if err == nil {
+			rule, err = ruletest.Compile(ctx, doc.Name, one, o)
 		}
 		if err != nil {
 			return detailed(exitRefused, err)
@@ -225,18 +230,14 @@ func detailed(code int, err error) error {
 }
 
 // previewActions joins rule tests with the actions.
-func previewActions(ctx context.Context, r *rules.Rule, p *eval.Program, act *rules.Action, errorAction bool) (ruletest.Action, error) {
+func previewActions(ctx context.Context, r *rules.Rule, p *eval.Program, act rules.Action, errorAction bool) (ruletest.Action, error) {
 	limits, c := ingest.AWS(), config.Default(false)
-	out, err := preview.New(ctx, preview.Options{Rule: r.Name, Kind: act.Kind, Params: act.Params, Program: p, ErrorAction: errorAction,
+	a, err := preview.New(ctx, preview.Options{Rule: r.Name, Kind: act.Kind, Params: act.Params, Program: p, ErrorAction: errorAction,
 		AccountID: c.AccountID, Region: c.Region, Topics: limits.Topic()})
-	var unknown *preview.UnknownKind
-	switch {
-	case errors.As(err, &unknown):
-		return nil, &ruletest.UnknownAction{Hint: unknown.Hint}
-	case err != nil:
+	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	return a, nil
 }
 
 // margin is the width of the labels on the left.
@@ -311,7 +312,7 @@ func evalText(r *ruletest.Rule, x *eval.Explanation, o *ruletest.Outcome, missin
 	switch {
 	case o.OnError != nil:
 		filledText(&b, "error", o.OnError)
-	case r.File != nil && (o.Err != nil || o.Acts && evalExit(o) != nil):
+	case r.File != "" && (o.Err != nil || o.Acts && evalExit(o) != nil):
 		line("error", "the rule has no error action: the message goes to the dead letters")
 	}
 	return b.String()

@@ -90,16 +90,16 @@ func Find(paths ...string) (tests, ruleFiles []string, err error) {
 
 // testFile is one file with rule tests.
 type testFile struct {
-	name  string // path
-	rule  string // path of the rule file
-	cases []*testCase
+	name     string // path
+	rule     string // path of the rule file
+	ruleName string // "": the file's only rule
+	cases    []*testCase
 }
 
 // testCase is one event and what is expected of it.
 type testCase struct {
 	name     string
 	line     int // in the file
-	rule     string
 	event    *event.Event
 	fixtures *Fixtures
 	expect   expectation
@@ -136,7 +136,7 @@ func readTests(name string, src []byte) (*testFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := root.Keys("rule", "defaults", "fixtures", "tests"); err != nil {
+	if err := root.Keys("rule", "ruleName", "defaults", "fixtures", "tests"); err != nil {
 		return nil, err
 	}
 	dir := filepath.Dir(name)
@@ -151,6 +151,9 @@ func readTests(name string, src []byte) (*testFile, error) {
 		}
 	} else if f.rule = ruleBeside(name); f.rule == "" {
 		return nil, root.Errorf("write rule: and the rule's file, or name this file like it", "no rule file %s beside this file", filepath.Base(trimSuffix(name))+".yaml")
+	}
+	if n := root.Get("ruleName"); n != nil {
+		f.ruleName = n.Text
 	}
 	fixtures, err := readFixtures(root.Get("fixtures"), dir, nil)
 	if err != nil {
@@ -232,7 +235,7 @@ func (b *caseReader) test(n *strictyaml.Node) error {
 	} else if b.defaults == nil {
 		return n.Errorf("add event: {topic: …, payload: …}", "the test has no event")
 	}
-	c := testCase{name: name.Text, line: name.Line, rule: b.file.rule, fixtures: fixtures}
+	c := testCase{name: name.Text, line: name.Line, fixtures: fixtures}
 	expect, table := n.Get("expect"), n.Get("table")
 	switch {
 	case table != nil && expect != nil:

@@ -13,7 +13,6 @@ import (
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/eval"
-	"github.com/weir-iot/weir/rules/rulefile"
 	"github.com/weir-iot/weir/rules/sql"
 )
 
@@ -30,19 +29,14 @@ type Action interface {
 	Close(ctx context.Context) error
 }
 
-// Actions makes actions. An unknown kind is an *UnknownAction; other errors may
-// tell their field: see rulefile.File.InAction.
-type Actions func(ctx context.Context, r *rules.Rule, p *eval.Program, a *rules.Action, errorAction bool) (Action, error)
-
-// UnknownAction is a kind of action there is not.
-type UnknownAction struct{ Hint string }
-
-func (e *UnknownAction) Error() string { return "unknown action; " + e.Hint }
+// Actions makes actions. An error may tell the field it is about, as
+// rules.Checker has it.
+type Actions func(ctx context.Context, r *rules.Rule, p *eval.Program, a rules.Action, errorAction bool) (Action, error)
 
 // Rule is a compiled rule with its actions. It is immutable once compiled;
 // several goroutines may use it, each with a Machine of its own.
 type Rule struct {
-	File     *rulefile.File // nil: a statement alone
+	File     string // "": a statement alone
 	Doc      *rules.Rule
 	Program  *eval.Program
 	Warnings []sql.Error
@@ -57,37 +51,33 @@ type Options struct {
 	Actions   Actions
 }
 
-// Compile checks a rule as creating it does. Errors have a Detail with their
-// place in the file.
-func Compile(ctx context.Context, f *rulefile.File, o Options) (*Rule, error) {
-	r, err := compileSQL(f.Rule, o)
+// Compile checks a rule as creating it does. file is what the document was read
+// from. The error is rules.Problems, with all mistakes and their places.
+func Compile(ctx context.Context, file string, d *rules.Document, o Options) (*Rule, error) {
+	r := &Rule{File: file, Doc: d.Rule}
+	err := d.Check(ctx, rules.Checker{
+		Language: rules.SQL{AccountID: o.AccountID, Lookups: o.Lookups},
+		Action: func(ctx context.Context, doc *rules.Rule, p rules.Program, kind string, params json.RawMessage, errorAction bool) error {
+			a, err := o.Actions(ctx, doc, p.(rules.SQLProgram).Program, rules.Action{Kind: kind, Params: params}, errorAction)
+			switch {
+			case err != nil:
+				return err
+			case errorAction:
+				r.onError = a
+			default:
+				r.actions = append(r.actions, a)
+			}
+			return nil
+		},
+	})
 	if err != nil {
-		return nil, f.InSQL(err)
+		return nil, errors.Join(err, r.Close(ctx))
 	}
-	r.File = f
-	make := func(i int, a *rules.Action) (Action, error) {
-		act, err := o.Actions(ctx, f.Rule, r.Program, a, i < 0)
-		var unknown *UnknownAction
-		switch {
-		case errors.As(err, &unknown):
-			return nil, f.UnknownAction(i, unknown.Hint)
-		case err != nil:
-			return nil, f.InAction(i, err)
-		}
-		return act, nil
+	c, err := compileSQL(d.Rule, o)
+	if err != nil {
+		return nil, errors.Join(err, r.Close(ctx))
 	}
-	for i := range f.Rule.Actions {
-		a, err := make(i, &f.Rule.Actions[i])
-		if err != nil {
-			return nil, errors.Join(err, r.Close(ctx))
-		}
-		r.actions = append(r.actions, a)
-	}
-	if f.Rule.ErrorAction != nil {
-		if r.onError, err = make(-1, f.Rule.ErrorAction); err != nil {
-			return nil, errors.Join(err, r.Close(ctx))
-		}
-	}
+	r.Program, r.Warnings = c.Program, c.Warnings
 	return r, nil
 }
 

@@ -27,13 +27,13 @@ type send struct {
 	text string
 }
 
-func fakeActions(_ context.Context, _ *rules.Rule, p *eval.Program, a *rules.Action, _ bool) (Action, error) {
+func fakeActions(_ context.Context, _ *rules.Rule, p *eval.Program, a rules.Action, _ bool) (Action, error) {
 	var params struct{ To string }
 	if err := json.Unmarshal(a.Params, &params); err != nil {
 		return nil, err
 	}
 	if a.Kind != "send" {
-		return nil, &UnknownAction{Hint: "known: send"}
+		return nil, fmt.Errorf("unknown action %s", a.Kind)
 	}
 	t, err := eval.CompileTemplate(params.To, p)
 	return &send{eval.NewMachine(), t, params.To}, err

@@ -2,6 +2,7 @@ package ruletest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -20,8 +21,9 @@ import (
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/rulefolder"
 	"github.com/weir-iot/weir/internal/strictyaml"
+	"github.com/weir-iot/weir/internal/suggest"
+	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/eval"
-	"github.com/weir-iot/weir/rules/rulefile"
 )
 
 // RunOptions say what to run.
@@ -44,11 +46,12 @@ type Report struct {
 
 // FileReport is what became of one file.
 type FileReport struct {
-	File    string        `json:"file"`
-	Rule    string        `json:"rule,omitempty"`    // its file
-	Problem string        `json:"problem,omitempty"` // why the cases could not be run, for people
-	Cases   []*CaseReport `json:"cases"`
-	Elapsed time.Duration `json:"elapsedNanoseconds"`
+	File     string        `json:"file"`
+	RuleFile string        `json:"ruleFile,omitempty"`
+	Rule     string        `json:"ruleName,omitempty"`
+	Problem  string        `json:"problem,omitempty"` // why the cases could not be run, for people
+	Cases    []*CaseReport `json:"cases"`
+	Elapsed  time.Duration `json:"elapsedNanoseconds"`
 }
 
 // Failed counts the cases that failed.
@@ -130,60 +133,85 @@ func each(n int, f func(int)) {
 
 // cover adds up the coverage, rules without a test included.
 func (r *Report) cover(ctx context.Context, ruleFiles []string, covers []*coverage, o Options) {
-	byFile := map[string]*coverage{}
-	var names []string
+	type key struct{ file, rule string }
+	seen := map[key]*coverage{}
+	var order []key
 	for i, f := range r.Files {
 		if covers[i] == nil {
 			continue
 		}
-		if have := byFile[f.Rule]; have != nil {
+		k := key{f.RuleFile, f.Rule}
+		if have := seen[k]; have != nil {
 			have.merge(covers[i])
 			continue
 		}
-		byFile[f.Rule] = covers[i]
-		names = append(names, f.Rule)
+		seen[k] = covers[i]
+		order = append(order, k)
 	}
 	for _, name := range ruleFiles {
-		if byFile[name] != nil || slices.ContainsFunc(r.Files, func(f *FileReport) bool { return f.Rule == name && f.Problem != "" }) {
-			continue
+		if slices.ContainsFunc(r.Files, func(f *FileReport) bool { return f.RuleFile == name && f.Problem != "" }) {
+			continue // said already
 		}
-		rule, err := compileFile(ctx, name, o)
-		switch {
-		case errors.Is(err, errNoRule):
-			continue
-		case err != nil:
-			r.Files = append(r.Files, &FileReport{File: name, Rule: name, Problem: Detail(err), Cases: []*CaseReport{}})
+		docs, err := readRules(name)
+		for _, d := range docs {
+			k := key{name, d.Rule.Name}
+			if err != nil || seen[k] != nil {
+				continue
+			}
+			var rule *Rule
+			if rule, err = Compile(ctx, name, d, o); err == nil {
+				seen[k] = newCoverage(rule, o)
+				order = append(order, k)
+				err = rule.Close(ctx)
+			}
+		}
+		if err != nil {
+			r.Files = append(r.Files, &FileReport{File: name, RuleFile: name, Problem: Detail(err), Cases: []*CaseReport{}})
 			r.Failed++
-			continue
 		}
-		byFile[name] = newCoverage(rule, o)
-		names = append(names, name)
-		rule.Close(ctx)
 	}
-	slices.Sort(names)
+	slices.SortFunc(order, func(a, b key) int {
+		return cmp.Or(strings.Compare(a.file, b.file), strings.Compare(a.rule, b.rule))
+	})
 	r.Coverage = &Coverage{Missing: []Missed{}}
-	for _, name := range names {
-		r.Coverage.add(name, byFile[name].rule.Doc.Name, byFile[name])
+	for _, k := range order {
+		r.Coverage.add(k.file, k.rule, seen[k])
 	}
 }
 
-var errNoRule = errors.New("not a rule file")
-
-// compileFile reads and compiles a rule file. errNoRule is a file of something
+// readRules reads the rules of a file; none where the file is about something
 // else.
-func compileFile(ctx context.Context, name string, o Options) (*Rule, error) {
+func readRules(name string) ([]*rules.Document, error) {
 	src, err := rulefolder.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
-	if root, err := strictyaml.Parse(name, src.Content); err == nil && root.Get("ruleName") == nil && root.Get("sql") == nil {
-		return nil, errNoRule
+	if root, err := strictyaml.Parse(name, src.Content); err == nil && root.Kind != strictyaml.List && root.Get("ruleName") == nil && root.Get("sql") == nil {
+		return nil, nil
 	}
-	f, err := rulefile.Read(name, src.Content)
-	if err != nil {
-		return nil, err
+	return rules.Parse(name, src.Content)
+}
+
+// Choose returns the rule called name, the only one where name is "".
+func Choose(file, name string, docs []*rules.Document) (*rules.Document, error) {
+	var names []string
+	for _, d := range docs {
+		if d.Rule.Name == name || name == "" && len(docs) == 1 {
+			return d, nil
+		}
+		names = append(names, d.Rule.Name)
 	}
-	return Compile(ctx, f, o)
+	switch {
+	case len(docs) == 0:
+		return nil, fmt.Errorf("%s holds no rule", file)
+	case name == "":
+		return nil, fmt.Errorf("%s holds %d rules: say which, %s", file, len(docs), strings.Join(names, ", "))
+	}
+	hint := "it has " + strings.Join(names, ", ")
+	if near, ok := suggest.Nearest(name, names); ok {
+		hint = "did you mean " + near + "?"
+	}
+	return nil, fmt.Errorf("%s holds no rule %s; %s", file, name, hint)
 }
 
 // Detail is an error as a user should read it, with line, caret and hint where
@@ -210,8 +238,16 @@ func runFile(ctx context.Context, name string, o RunOptions) (r *FileReport, c *
 		r.Problem = Detail(err)
 		return r, nil, nil
 	}
-	r.Rule = f.rule
-	rule, err := compileFile(ctx, f.rule, o.Options)
+	r.RuleFile = f.rule
+	docs, err := readRules(f.rule)
+	var rule *Rule
+	if err == nil {
+		var d *rules.Document
+		if d, err = Choose(f.rule, f.ruleName, docs); err == nil {
+			r.Rule = d.Rule.Name
+			rule, err = Compile(ctx, f.rule, d, o.Options)
+		}
+	}
 	if err != nil {
 		r.Problem = Detail(err)
 		return r, nil, nil
