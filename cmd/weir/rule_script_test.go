@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weir-iot/weir/rules/ruletest"
 )
@@ -20,12 +21,12 @@ var update = flag.Bool("update", false, "write what the commands print into the 
 // TestRuleEvalScript runs the commands of testdata/rule_eval.txt and compares
 // what they print.
 func TestRuleEvalScript(t *testing.T) {
-	runScript(t, "testdata/rule_eval.txt", "../../examples/rules", func(line string) bool { return true })
+	runScript(t, "testdata/rule_eval.txt", "../../examples/rules")
 }
 
 // TestRuleTestScript runs the commands of testdata/rule_test.txt.
 func TestRuleTestScript(t *testing.T) {
-	runScript(t, "testdata/rule_test.txt", "testdata/ruletest", func(string) bool { return true })
+	runScript(t, "testdata/rule_test.txt", "testdata/ruletest")
 }
 
 // TestExampleRules runs the tests of examples/rules: all pass, and exercise all
@@ -51,23 +52,32 @@ func TestExampleRules(t *testing.T) {
 }
 
 // took is a time that has passed, which differs from run to run.
-var took = regexp.MustCompile(`, in [0-9.]+(µs|ms|s)$|"elapsedNanoseconds": [0-9]+`)
+var took = regexp.MustCompile(`(?m), in [0-9.]+(µs|ms|s)$|"elapsedNanoseconds": [0-9]+`)
 
-func sameTime(s string) string {
-	return took.ReplaceAllStringFunc(s, func(s string) string {
-		if strings.HasPrefix(s, ",") {
-			return ", in 1ms"
-		}
-		return `"elapsedNanoseconds": 1`
-	})
+// sameTime is s with the times that have passed taken out.
+func sameTime(s string) string { return took.ReplaceAllString(s, "*") }
+
+// scriptOptions say how a script is run.
+type scriptOptions struct {
+	environ []string
+	same    func(got, want []string) bool
+	later   *regexp.Regexp // commands to repeat until they print what they should
+	blanks  bool           // output has its empty lines, and ends at the next command or at the block's end
 }
 
 // runScript runs the lines of a file that begin with "$ weir " and compares what
 // they print, standard error after standard output, with the lines that follow,
 // up to an empty line or the end of a block of code. With -update it writes what
-// they print. wanted says which commands are run; the others' output is not
-// looked at. dir is where they run.
-func runScript(t *testing.T, file, dir string, wanted func(line string) bool) {
+// they print. dir is where they run.
+func runScript(t *testing.T, file, dir string) {
+	t.Helper()
+	runScriptWith(t, file, dir, &scriptOptions{same: func(got, want []string) bool {
+		return sameTime(strings.Join(got, "\n")) == sameTime(strings.Join(want, "\n"))
+	}})
+}
+
+func runScriptWith(t *testing.T, file, dir string, o *scriptOptions) {
+	t.Helper()
 	src, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +94,7 @@ func runScript(t *testing.T, file, dir string, wanted func(line string) bool) {
 		line := lines[i]
 		out = append(out, line)
 		i++
-		if !strings.HasPrefix(line, "$ weir ") || !wanted(line) {
+		if !strings.HasPrefix(line, "$ weir ") {
 			continue
 		}
 		first := i
@@ -95,15 +105,33 @@ func runScript(t *testing.T, file, dir string, wanted func(line string) bool) {
 			i++
 		}
 		var want []string
-		for i < len(lines) && lines[i] != "" && !strings.HasPrefix(lines[i], "```") && !strings.HasPrefix(lines[i], "$ ") {
+		for i < len(lines) && (lines[i] != "" || o.blanks) && !strings.HasPrefix(lines[i], "```") && !strings.HasPrefix(lines[i], "$ ") {
 			want = append(want, lines[i])
 			i++
 		}
-		got := runLine(t, strings.TrimPrefix(command, "$ weir "))
-		out = append(out, got...)
+		for len(want) > 0 && want[len(want)-1] == "" {
+			want = want[:len(want)-1]
+			i--
+		}
+		got := runLine(t, strings.TrimPrefix(command, "$ weir "), o)
+		if o.later != nil && o.later.MatchString(command) {
+			end := time.Now().Add(patience)
+			if *update {
+				end = time.Now().Add(2 * time.Second) // what it should print is not known
+			}
+			for !o.same(got, want) && time.Now().Before(end) {
+				time.Sleep(20 * time.Millisecond)
+				got = runLine(t, strings.TrimPrefix(command, "$ weir "), o)
+			}
+		}
 		ran++
-		if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w && !*update {
-			t.Errorf("%s:%d: %s\ngot:\n%s\nwant:\n%s", file, first, command, g, w)
+		switch {
+		case o.same(got, want):
+			out = append(out, want...)
+		case *update:
+			out = append(out, got...)
+		default:
+			t.Errorf("%s:%d: %s\ngot:\n%s\nwant:\n%s", file, first, command, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
 	if ran == 0 {
@@ -117,16 +145,16 @@ func runScript(t *testing.T, file, dir string, wanted func(line string) bool) {
 }
 
 // runLine runs one command line as a shell would and returns the lines it
-// prints; a code other than 0 comes last. An empty line becomes "·", for it
-// would end the output in a script.
-func runLine(t *testing.T, line string) []string {
+// prints; a code other than 0 comes last. An empty line becomes "·" where it
+// would end the output.
+func runLine(t *testing.T, line string, o *scriptOptions) []string {
 	t.Helper()
 	args, stdin, err := shellWords(line)
 	if err != nil {
 		t.Fatalf("%s: %v", line, err)
 	}
 	var stdout, stderr bytes.Buffer
-	a := &app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr}
+	a := &app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr, environ: o.environ}
 	code := run(context.Background(), a, args)
 	text := strings.TrimSuffix(stdout.String()+stderr.String(), "\n")
 	var lines []string
@@ -134,7 +162,7 @@ func runLine(t *testing.T, line string) []string {
 		lines = strings.Split(text, "\n")
 	}
 	for i := range lines {
-		if lines[i] = sameTime(strings.TrimRight(lines[i], " ")); lines[i] == "" {
+		if lines[i] = strings.TrimRight(lines[i], " "); lines[i] == "" && !o.blanks {
 			lines[i] = "·"
 		}
 	}

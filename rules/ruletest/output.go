@@ -70,6 +70,14 @@ func (r *Report) Text(w io.Writer, o TextOptions) {
 		default:
 			show("ok    %-*s  %s", width, f.File, plural(len(f.Cases), "case"))
 		}
+		for _, text := range f.Warnings {
+			for i, l := range strings.Split(text, "\n") {
+				if i == 0 {
+					l = "warning: " + f.RuleFile + ": " + l
+				}
+				show("      %s", l)
+			}
+		}
 		for _, c := range f.Cases {
 			switch {
 			case len(c.Failures) > 0:

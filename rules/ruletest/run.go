@@ -50,6 +50,7 @@ type FileReport struct {
 	RuleFile string        `json:"ruleFile,omitempty"`
 	Rule     string        `json:"ruleName,omitempty"`
 	Problem  string        `json:"problem,omitempty"` // why the cases could not be run, for people
+	Warnings []string      `json:"warnings,omitempty"` // what the statement can hardly mean, for people
 	Cases    []*CaseReport `json:"cases"`
 	Elapsed  time.Duration `json:"elapsedNanoseconds"`
 }
@@ -253,6 +254,9 @@ func runFile(ctx context.Context, name string, o RunOptions) (r *FileReport, c *
 		return r, nil, nil
 	}
 	defer rule.Close(ctx)
+	for _, w := range rule.Warnings {
+		r.Warnings = append(r.Warnings, "sql "+w.Detail())
+	}
 	c = newCoverage(rule, o.Options)
 	m := eval.NewMachine()
 	for _, t := range f.cases {
