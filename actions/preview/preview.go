@@ -26,6 +26,7 @@ import (
 	"github.com/weir-iot/weir/internal/suggest"
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules/eval"
+	"github.com/weir-iot/weir/rules/sql"
 )
 
 // Options say which action of which rule.
@@ -49,6 +50,13 @@ type Action struct {
 	fields    []actions.Field
 	templates map[*strictyaml.Node]*eval.Template
 	paths     []string
+	parts     []part
+}
+
+// part is one substitution of a parameter.
+type part struct {
+	path, text string // text is ${…} as written
+	template   *eval.Template
 }
 
 // New checks the action as creating its rule does, and compiles its templates.
@@ -125,11 +133,41 @@ func (a *Action) compile(n *strictyaml.Node, fields []actions.Field, owner *eval
 			return err
 		}
 		a.templates[f.Value] = t
-		if _, fixed := t.Literal(); !fixed {
-			a.paths = append(a.paths, strings.Join(at, "."))
+		if _, fixed := t.Literal(); fixed {
+			continue
+		}
+		name := strings.Join(at, ".")
+		a.paths = append(a.paths, name)
+		parts, err := sql.ParseTemplate(f.Value.Text)
+		if err != nil {
+			return err
+		}
+		for _, p := range parts {
+			if p.Expr == nil {
+				continue
+			}
+			// Each by itself, to tell which one gives nothing.
+			span := p.Expr.Pos()
+			text := "${" + f.Value.Text[span.From:span.To] + "}"
+			if one, err := eval.CompileTemplate(text, owner); err == nil {
+				a.parts = append(a.parts, part{name, text, one})
+			}
 		}
 	}
 	return nil
+}
+
+// Empty returns the substitutions that stand for nothing in e's parameters,
+// being Undefined, Null or empty: "${deviceId} in key".
+func (a *Action) Empty(ctx context.Context, e *event.Event) (list []string) {
+	m := machines.Get().(*eval.Machine)
+	defer machines.Put(m)
+	for _, p := range a.parts {
+		if s, err := p.template.Execute(ctx, m, e); err == nil && s == "" {
+			list = append(list, p.text+" in "+p.path)
+		}
+	}
+	return list
 }
 
 // Templates returns the parameters with substitution templates, as dotted

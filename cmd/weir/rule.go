@@ -17,7 +17,7 @@ import (
 func (a *app) ruleCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rule",
-		Short: "Apply, list, show, enable, disable and delete rules",
+		Short: "Try out, test, apply, list, show, enable, disable and delete rules",
 		Long: `A rule is a file in the shape of an AWS TopicRulePayload, JSON or YAML, with the rule's
 name besides:
 

@@ -134,14 +134,14 @@ func (a *app) evalRule(ctx context.Context, f *evalFlags) error {
 	out := rule.Run(ctx, m, e)
 	x := rule.Program.Explain(ctx, m, e)
 	if a.output == "json" {
-		if err := a.printJSON(evalJSON(rule, e, x, out)); err != nil {
+		if err := a.printJSON(evalJSON(ctx, rule, e, x, out)); err != nil {
 			return err
 		}
 	} else {
 		for _, w := range rule.Warnings {
 			fmt.Fprintf(a.stderr, "warning: sql %s\n", printableLines(w.Detail()))
 		}
-		fmt.Fprint(a.stdout, evalText(rule, x, out, ruletest.MissingFixture(ctx) != ""))
+		fmt.Fprint(a.stdout, evalText(rule, x, out, rule.Empty(ctx, e), ruletest.MissingFixture(ctx) != ""))
 	}
 	return evalExit(out)
 }
@@ -244,12 +244,15 @@ func previewActions(ctx context.Context, r *rules.Rule, p *eval.Program, act rul
 const margin = 9
 
 // evalText shows an outcome to people.
-func evalText(r *ruletest.Rule, x *eval.Explanation, o *ruletest.Outcome, missing bool) string {
+func evalText(r *ruletest.Rule, x *eval.Explanation, o *ruletest.Outcome, empty [][]string, missing bool) string {
 	var b strings.Builder
 	label := func(s string) { fmt.Fprintf(&b, "%-*s", margin, s) }
 	line := func(name, format string, args ...any) {
 		label(name)
 		fmt.Fprintf(&b, format+"\n", args...)
+	}
+	if r.Doc.Disabled {
+		line("rule", "%s is disabled; enabled it would do this:", r.Doc.Name)
 	}
 	name := printable(string(x.Topic))
 	_, _, basic := x.Topic.Rule()
@@ -308,6 +311,9 @@ func evalText(r *ruletest.Rule, x *eval.Explanation, o *ruletest.Outcome, missin
 	}
 	for i := range o.Actions {
 		filledText(&b, fmt.Sprintf("action %d", i+1), &o.Actions[i])
+		for _, s := range empty[i] {
+			line("", "  %s stands for nothing", printable(s))
+		}
 	}
 	switch {
 	case o.OnError != nil:
@@ -394,6 +400,7 @@ type evaluation struct {
 	NoMembers string            `json:"noMembers,omitempty"` // why the payload has no members
 	Set       []variableJSON    `json:"set,omitempty"`
 	Where     *operandJSON      `json:"where,omitempty"`
+	Disabled  bool              `json:"disabled,omitempty"`
 	Acts      bool              `json:"acts"`
 	Reason    string            `json:"reason,omitempty"`  // why not: topic, where, error, twice
 	Payload   json.RawMessage   `json:"payload,omitempty"` // of the result: JSON, or its text as a string
@@ -428,10 +435,11 @@ type filledJSON struct {
 	Kind   string          `json:"kind"`
 	Params json.RawMessage `json:"parameters"`
 	Error  string          `json:"error,omitempty"`
+	Empty  []string        `json:"empty,omitempty"` // substitutions that give nothing
 }
 
-func evalJSON(r *ruletest.Rule, e *event.Event, x *eval.Explanation, o *ruletest.Outcome) *evaluation {
-	out := &evaluation{Topic: e.Topic, Filter: x.Filter, Matches: x.Matches, NoMembers: x.NoMembers, Acts: o.Acts, Reason: o.Reason}
+func evalJSON(ctx context.Context, r *ruletest.Rule, e *event.Event, x *eval.Explanation, o *ruletest.Outcome) *evaluation {
+	out := &evaluation{Topic: e.Topic, Filter: x.Filter, Matches: x.Matches, NoMembers: x.NoMembers, Disabled: r.Doc.Disabled, Acts: o.Acts, Reason: o.Reason}
 	if m := r.Explain(e.Topic); m != nil {
 		out.Mismatch = &mismatchJSON{m.Level, m.Have, m.Want, m.Text}
 	}
@@ -455,8 +463,11 @@ func evalJSON(r *ruletest.Rule, e *event.Event, x *eval.Explanation, o *ruletest
 	if o.Err != nil {
 		out.Error = o.Err.Error()
 	}
+	empty := r.Empty(ctx, e)
 	for i := range o.Actions {
-		out.Actions = append(out.Actions, filledOf(&o.Actions[i]))
+		f := filledOf(&o.Actions[i])
+		f.Empty = empty[i]
+		out.Actions = append(out.Actions, f)
 	}
 	if o.OnError != nil {
 		f := filledOf(o.OnError)

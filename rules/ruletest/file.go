@@ -159,7 +159,7 @@ func readTests(name string, src []byte) (*testFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &caseReader{dir: dir, file: f, fixtures: fixtures, names: map[string]int{}, defaults: root.Get("defaults")}
+	b := &caseReader{dir: dir, file: f, fixtures: fixtures, names: map[string]int{}, golden: map[string]int{}, defaults: root.Get("defaults")}
 	if b.defaults != nil {
 		if err := b.defaults.Keys(eventKeys...); err != nil {
 			return nil, err
@@ -206,6 +206,7 @@ type caseReader struct {
 	fixtures *Fixtures
 	defaults *strictyaml.Node
 	names    map[string]int // line of each test
+	golden   map[string]int // line of each test whose golden file is named after it
 }
 
 func (b *caseReader) test(n *strictyaml.Node) error {
@@ -232,6 +233,9 @@ func (b *caseReader) test(n *strictyaml.Node) error {
 		if err := given.Keys(eventKeys...); err != nil {
 			return err
 		}
+		if err := noEmpty(given); err != nil {
+			return err
+		}
 	} else if b.defaults == nil {
 		return n.Errorf("add event: {topic: …, payload: …}", "the test has no event")
 	}
@@ -256,6 +260,16 @@ func (b *caseReader) test(n *strictyaml.Node) error {
 }
 
 var eventKeys = []string{"topic", "payload", "payloadFile", "payloadBase64", "clientId", "principal", "sourceIp", "time", "protocol", "qos", "seq", "properties"}
+
+// noEmpty refuses keys without a value: what was meant cannot be told.
+func noEmpty(n *strictyaml.Node) error {
+	for _, f := range n.Fields {
+		if f.Value.Kind == strictyaml.Null {
+			return n.KeyErrorf(f.Name, "leave the key out; for null in JSON write "+f.Name+": 'null'", "%s has no value", f.Name)
+		}
+	}
+	return nil
+}
 
 // event makes the event of a test: the defaults, over them what the test gives,
 // over both a row of a table.
@@ -467,6 +481,9 @@ func (b *caseReader) expectation(name string, n *strictyaml.Node) (x expectation
 	if err := n.Keys("payload", "payloadIncludes", "payloadBase64", "actions", "errorAction", "noAction", "error", "golden"); err != nil {
 		return x, err
 	}
+	if err := noEmpty(n); err != nil {
+		return x, err
+	}
 	x = expectation{acts: true, payload: n.Get("payload"), includes: n.Get("payloadIncludes"), actions: n.Get("actions"), errorAction: n.Get("errorAction")}
 	if c := n.Get("payloadBase64"); c != nil {
 		if x.binary, err = base64.StdEncoding.DecodeString(c.Text); err != nil {
@@ -496,6 +513,10 @@ func (b *caseReader) expectation(name string, n *strictyaml.Node) (x expectation
 		switch {
 		case g.Kind == strictyaml.Bool && g.Text == "true":
 			x.golden = filepath.Join(b.dir, "testdata", filepath.Base(trimSuffix(b.file.name)), slug(name)+".json")
+			if line, twice := b.golden[x.golden]; twice {
+				return x, g.Errorf("name one of the files: golden: testdata/other.json", "the golden file %s is that of the test in line %d", x.golden, line)
+			}
+			b.golden[x.golden] = g.Line
 		case g.Kind == strictyaml.String && g.Text != "":
 			x.golden = filepath.Join(b.dir, filepath.FromSlash(g.Text))
 		default:

@@ -26,6 +26,9 @@ type Action interface {
 	// Templates returns the dotted paths of the parameters that have substitution
 	// templates.
 	Templates() []string
+	// Empty returns the substitutions that stand for nothing with this event:
+	// "${deviceId} in key".
+	Empty(ctx context.Context, e *event.Event) []string
 	Close(ctx context.Context) error
 }
 
@@ -235,6 +238,15 @@ func or(s, otherwise string) string {
 		return otherwise
 	}
 	return s
+}
+
+// Empty returns, for each action, the substitutions that stand for nothing.
+func (r *Rule) Empty(ctx context.Context, e *event.Event) [][]string {
+	list := make([][]string, len(r.actions))
+	for i, a := range r.actions {
+		list[i] = a.Empty(ctx, e)
+	}
+	return list
 }
 
 // LeftOut returns the columns that are not in a result because their value is

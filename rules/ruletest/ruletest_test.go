@@ -47,6 +47,8 @@ func (s *send) Render(ctx context.Context, e *event.Event, _ []byte) (json.RawMe
 	return append(strictyaml.AppendString([]byte(`{"to":`), to), '}'), err
 }
 
+func (s *send) Empty(context.Context, *event.Event) []string { return nil }
+
 func (s *send) Templates() []string {
 	if strings.Contains(s.text, "${") {
 		return []string{"to"}
@@ -298,7 +300,7 @@ actions:
 errorAction:
   send: {to: 'err/${a}'}
 `)
-	event := "tests:\n  - {name: it, event: {topic: x, payload: %s}, expect: {%s}}\n"
+	test := "tests:\n  - {name: it, event: {topic: x, payload: %s}, expect: {%s}}\n"
 	for _, c := range []struct {
 		payload, expect string
 		where, arms     Share
@@ -311,7 +313,7 @@ errorAction:
 			[]string{"CASE c … WHEN 1 is never taken", "CASE … WHEN b = 2 is never taken", "CASE a … ELSE is never taken", "CASE n … ELSE", "CASE m … WHEN 1", "error action, send.to"}},
 		{"{d: 1, e: 2, a: 1, b: 2, c: 2, list: [{n: 2}]}", "payloadIncludes: {}", Share{3, 6}, Share{3, 10}, []string{"CASE c … WHEN 2 is never taken"}},
 	} {
-		write(t, dir, "r.rule_test.yaml", fmt.Sprintf(event, c.payload, c.expect))
+		write(t, dir, "r.rule_test.yaml", fmt.Sprintf(test, c.payload, c.expect))
 		r, err := Run(t.Context(), options(dir))
 		if err != nil || r.Failed > 0 {
 			var b bytes.Buffer

@@ -206,7 +206,7 @@ func Choose(file, name string, docs []*rules.Document) (*rules.Document, error) 
 	case len(docs) == 0:
 		return nil, fmt.Errorf("%s holds no rule", file)
 	case name == "":
-		return nil, fmt.Errorf("%s holds %d rules: say which, %s", file, len(docs), strings.Join(names, ", "))
+		return nil, fmt.Errorf("%s holds %d rules: name one of %s", file, len(docs), strings.Join(names, ", "))
 	}
 	hint := "it has " + strings.Join(names, ", ")
 	if near, ok := suggest.Nearest(name, names); ok {
