@@ -159,7 +159,7 @@ func (s *session) addTo(get func(string) *RuleStatus) {
 		}
 		for _, r := range v.lanes {
 			a := rs.action(r.index, v.stored.Rule.Actions[r.index].Kind)
-			if v.end == open {
+			if v.end == open && v.stored.Version == rs.Version {
 				a.Lanes++
 			}
 			left := r.left.Load()

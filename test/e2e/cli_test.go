@@ -256,7 +256,7 @@ func TestRulesFolder(t *testing.T) {
 		t.Helper()
 		weirtest.Eventually(t, func() bool {
 			r, err := w.API().Rule(t.Context(), "r")
-			return err == nil && r.Version == want
+			return err == nil && r.Version == want && r.Actions[0].State == "live"
 		}, func() string { return fmt.Sprintf("rule r does not reach version %d", want) })
 	}
 	version(1)
