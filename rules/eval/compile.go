@@ -74,9 +74,10 @@ type compiler struct {
 	err      *sql.Error // the mistake that stands first
 	warnings []sql.Error
 	scope    *scope
-	depth    int // deepest scope
-	count    int // expressions so far
-	reads    bool
+	depth    int  // deepest scope
+	count    int  // expressions so far
+	reads    bool // see code
+	whole    bool
 	vars     map[string]*variable
 	tables   []sql.Span // calls of get_dynamodb
 	nodes    map[sql.Expr]node
@@ -102,7 +103,7 @@ func newCompiler(source string, p *Program) *compiler {
 // finish completes code once all expressions are compiled.
 func (c *compiler) finish(to *code) {
 	shape, slots := c.scope.close()
-	*to = code{ver: c.version, shape: shape, slots: slots, depth: c.depth, vars: len(c.vars), reads: c.reads}
+	*to = code{ver: c.version, shape: shape, slots: slots, depth: c.depth, vars: len(c.vars), reads: c.reads, whole: c.whole}
 }
 
 // close gives the scope's paths their slots.
@@ -216,7 +217,7 @@ func (c *compiler) project(sel *sql.Select) *projection {
 		}
 		item := sel.Items[0]
 		if _, ok := item.Expr.(*sql.Star); ok {
-			c.reads = true
+			c.star()
 			return &projection{star: true}
 		}
 		return &projection{value: c.expr(item.Expr)}
@@ -224,7 +225,7 @@ func (c *compiler) project(sel *sql.Select) *projection {
 	columns := make([]column, 0, len(sel.Items))
 	for _, item := range sel.Items {
 		if _, ok := item.Expr.(*sql.Star); ok && item.Alias == nil {
-			c.reads = true
+			c.star()
 			columns = append(columns, column{star: true})
 			continue
 		}
@@ -232,7 +233,7 @@ func (c *compiler) project(sel *sql.Select) *projection {
 		if levels == nil {
 			levels = []string{c.columnName(item.Expr)}
 		}
-		columns = append(columns, column{name: levels[0], prefix: quoteName(levels[0]), levels: levels, expr: c.expr(item.Expr)})
+		columns = append(columns, column{levels: levels, expr: c.expr(item.Expr)})
 	}
 	s := c.scope
 	p := arrange(columns, func(name string) int32 { return s.builder.add([]string{name}) })
@@ -278,9 +279,7 @@ func (c *compiler) compile(x sql.Expr) node {
 	case *sql.Path:
 		return c.path(x)
 	case *sql.Star:
-		if c.scope.outer == nil {
-			c.reads = true
-		}
+		c.star()
 		return star{}
 	case *sql.Var:
 		return c.variable(x)
@@ -317,6 +316,13 @@ func (c *compiler) compile(x sql.Expr) node {
 	}
 	c.fail(x.Pos(), "", "this expression cannot be evaluated")
 	return undefined
+}
+
+// star notes a * of the current scope.
+func (c *compiler) star() {
+	if c.scope.outer == nil {
+		c.reads, c.whole = true, true
+	}
 }
 
 func (c *compiler) literal(x *sql.Literal) node {
@@ -385,6 +391,9 @@ func (c *compiler) fold(n node, operands ...sql.Expr) node {
 }
 
 func (c *compiler) binary(x *sql.Binary) node {
+	if x.Op == sql.Sub {
+		c.hyphen(x)
+	}
 	// A chain of operators leans to the left and may be thousands long.
 	a, b := c.expr(x.X), c.expr(x.Y)
 	v := c.version
@@ -414,6 +423,25 @@ func (c *compiler) binary(x *sql.Binary) node {
 		return undefined
 	}
 	return c.fold(&arith{op, a, b, v}, x.X, x.Y)
+}
+
+// hyphen warns of a difference that is probably meant as a name: my-key.
+func (c *compiler) hyphen(x *sql.Binary) {
+	a, ok1 := x.X.(*sql.Path)
+	b, ok2 := x.Y.(*sql.Path)
+	if !ok1 || !ok2 || a.Span.To+1 != b.Span.From {
+		return
+	}
+	last := len(a.Names) - 1
+	of, rest := "*", ""
+	if last > 0 {
+		of = strings.Join(a.Names[:last], ".")
+	}
+	if len(b.Names) > 1 {
+		rest = "." + strings.Join(b.Names[1:], ".")
+	}
+	c.warn(x.Span, fmt.Sprintf("for a member with a hyphen write get(%s, '%s-%s')%s; for a difference put spaces around the minus sign", of, a.Names[last], b.Names[0], rest),
+		"%s is %s minus %s", c.source[x.Span.From:x.Span.To], strings.Join(a.Names, "."), strings.Join(b.Names, "."))
 }
 
 // set1 compiles the right side of IN; a list in parentheses is no array literal
@@ -448,7 +476,7 @@ func (c *compiler) object(x *sql.Object) node {
 	seen := make(map[string]bool)
 	fixed := true
 	for i, m := range x.Members {
-		n.members[i] = column{name: m.Name, prefix: quoteName(m.Name), expr: c.expr(m.Value)}
+		n.members[i] = newColumn(m.Name, c.expr(m.Value))
 		k, ok := n.members[i].expr.(*constant)
 		if fixed = fixed && ok; fixed {
 			values[i] = Member{m.Name, k.v}

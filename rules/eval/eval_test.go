@@ -466,3 +466,60 @@ func FuzzEval(f *testing.F) {
 		}
 	})
 }
+
+// FuzzStatement compiles and runs any text as a statement and as a template.
+func FuzzStatement(f *testing.F) {
+	for _, s := range []string{
+		exampleRule,
+		`SELECT *, a AS b.c, (SELECT VALUE v FROM e WHERE v > 1) AS d FROM 'a' WHERE EXISTS (SELECT * FROM e AS x WHERE x.v IN [1, 2])`,
+		`SET @x = concat(a, lpad(b, 1000)), @y = [@x, @x, {'a': @x}] SELECT VALUE [@y, @y, cast(@y AS String)] FROM 'a'`,
+		`SELECT CASE WHEN a > 1 THEN get(e, 0).v ELSE regexp_replace(b, '(x+x+)+y', '$1') END, -a % 0.7, NOT a OR b FROM 'a/+'`,
+		`SELECT (SELECT (SELECT (SELECT * FROM e) AS z FROM e) AS y FROM e) AS x, topic(2), newuuid() FROM '#'`,
+		`${topic(2)}/${parse_time('yyyy', timestamp())}-${a * 1E300 * 1E300}-${b + '}' + e}`,
+	} {
+		f.Add(s)
+	}
+	e := message(`{"a":1.5,"b":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx","e":[{"v":1},{"v":2,"n":[1,2,3]},"s",null]}`)
+	owner := compile(f, `SET @v = a SELECT * FROM 'a'`, "2016-03-23")
+	f.Fuzz(func(t *testing.T, src string) {
+		ctx, m := context.Background(), eval.NewMachine()
+		start := time.Now()
+		if tmpl, err := eval.CompileTemplate(src, owner); err == nil {
+			if _, err := tmpl.Execute(ctx, m, e); err != nil && !errors.Is(err, eval.ErrBudget) {
+				t.Fatal(err)
+			}
+		}
+		stmt, err := sql.Parse(src)
+		if err != nil {
+			return
+		}
+		for _, version := range []string{"", "2016-03-23"} {
+			p, warnings, err := eval.Compile(stmt, eval.Options{Version: version})
+			var at *sql.Error
+			if err != nil {
+				if !errors.As(err, &at) || at.Line < 1 || at.Column < 1 || at.Detail() == "" {
+					t.Fatal(err)
+				}
+				continue
+			}
+			for i := range warnings {
+				_ = warnings[i].Detail()
+			}
+			out, ok, err := p.Eval(ctx, m, e)
+			if err != nil && !errors.Is(err, eval.ErrBudget) {
+				t.Fatal(err)
+			}
+			if ok && len(out) > 0 {
+				if _, err := decode(out); err != nil {
+					t.Fatalf("%q: %v", out, err)
+				}
+			}
+			if x := p.Explain(ctx, m, e); x.Text() == "" {
+				t.Fatal("no explanation")
+			}
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Fatalf("took %v", d)
+		}
+	})
+}

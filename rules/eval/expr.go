@@ -1,6 +1,8 @@
 package eval
 
 import (
+	"bytes"
+
 	"github.com/cockroachdb/apd/v3"
 )
 
@@ -312,8 +314,23 @@ func (m *Machine) equal(a, b Value) bool {
 		return a.n == b.n
 	case String:
 		return a.s == b.s
+	case Array, Object:
+		if a.form&b.form&formRaw != 0 {
+			if a.s == b.s {
+				return true
+			}
+			if !m.again(len(a.s) + len(b.s)) {
+				return false
+			}
+			same, sure := m.equalRaw(a, b)
+			if sure || m.err != nil {
+				return same
+			}
+		}
+	}
+	c := Call{m: m}
+	switch a.kind {
 	case Array:
-		c := Call{m: m}
 		x, y := c.Items(a), c.Items(b)
 		if len(x) != len(y) {
 			return false
@@ -324,7 +341,6 @@ func (m *Machine) equal(a, b Value) bool {
 			}
 		}
 	case Object:
-		c := Call{m: m}
 		x, y := present(c.Members(a)), present(c.Members(b))
 		if len(x) != len(y) || !m.charge(32*len(x)) {
 			return false
@@ -338,6 +354,44 @@ func (m *Machine) equal(a, b Value) bool {
 	}
 	return true
 }
+
+// equalRaw compares two raw Arrays, or two raw Objects whose members have the
+// same names in the same order; sure is false where they have not, or where
+// names repeat.
+func (m *Machine) equalRaw(a, b Value) (same, sure bool) {
+	if a.kind == Object {
+		names := make(map[string]struct{})
+		x, y := a.cursor(), b.cursor()
+		for x.next() {
+			if !y.next() || string(x.name) != string(y.name) || !m.charge(nameBytes) {
+				return false, false
+			}
+			names[bytesText(x.name)] = struct{}{}
+			if bytes.IndexByte(x.name, '\\') >= 0 {
+				return false, false
+			}
+		}
+		if y.next() || len(names) != a.Len() {
+			return false, false
+		}
+	}
+	x, y := a.cursor(), b.cursor()
+	for {
+		more := x.next()
+		if y.next() != more {
+			return false, true
+		}
+		if !more {
+			return true, true
+		}
+		if !m.work(inSteps) || !m.equal(x.value().orNull(), y.value().orNull()) {
+			return false, true
+		}
+	}
+}
+
+// nameBytes is what a name in a set takes.
+const nameBytes = 32
 
 // orNull is the value an item of an Array is written as.
 func (v Value) orNull() Value {

@@ -15,6 +15,9 @@ import (
 const (
 	// lookupTime is what a look-up may take.
 	lookupTime = 2 * time.Second
+	// maxLookups bounds the different look-ups of one evaluation: a nested query
+	// may ask for each of its items.
+	maxLookups = 64
 	// maxItem bounds an item of get_dynamodb.
 	maxItem = 8 << 10
 )
@@ -95,7 +98,7 @@ var lookupFunctions = []Function{
 			members := slices.Clone(c.Members(args[2]))
 			for i, m := range members {
 				if k := m.Value.Kind(); k == Object || k == Array {
-					members[i].Value = c.Str(m.Value)
+					members[i].Value = textOf(c, m.Value)
 				}
 			}
 			record := ObjectValue(members).AppendJSON(nil)
@@ -130,6 +133,9 @@ type answer struct {
 // ask calls a service, once in an evaluation for the same arguments.
 func ask(c *Call, function string, args []string, call func(context.Context) ([]byte, error)) answer {
 	return c.Once(function, fmt.Sprintf("%q", args), func() any {
+		if len(c.m.answers) >= maxLookups {
+			return answer{err: errs.Errorf("eval."+function, errs.Quota, "more than %d different look-ups in one evaluation", maxLookups)}
+		}
 		ctx, cancel := context.WithTimeout(c.Context(), lookupTime)
 		defer cancel()
 		data, err := call(ctx)
@@ -207,7 +213,7 @@ func tableKey(c *Call, name, value Value) (TableKey, bool) {
 	if name.Kind() != String || value.Kind() != String && !value.IsNumber() {
 		return TableKey{}, false
 	}
-	return TableKey{Name: name.Str(), Value: c.Str(value).Str(), Number: value.IsNumber()}, true
+	return TableKey{Name: name.Str(), Value: textOf(c, value).Str(), Number: value.IsNumber()}, true
 }
 
 func getSecret(c *Call, args []Value) Value {

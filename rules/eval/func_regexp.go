@@ -134,13 +134,13 @@ const maxCachedPattern = 512
 // textAndPattern converts the first two arguments; ok is false where one is
 // unsuitable.
 func textAndPattern(c *Call, args []Value) (text string, re *javaregexp.Regexp, ok bool) {
-	s := c.Str(args[0])
+	s := textOf(c, args[0])
 	if s.IsUndefined() {
 		return "", nil, false
 	}
 	p, _ := c.State.(*pattern)
 	if p == nil {
-		t := c.Str(args[1])
+		t := textOf(c, args[1])
 		if t.IsUndefined() {
 			return "", nil, false
 		}
@@ -167,7 +167,7 @@ func regexpReplace(c *Call, args []Value) Value {
 	case p != nil && p.repl != nil:
 		repl = p.repl
 	default:
-		text := c.Str(args[2])
+		text := textOf(c, args[2])
 		if text.IsUndefined() {
 			return Value{}
 		}

@@ -69,7 +69,7 @@ var stringFunctions = []Function{
 		Examples: []Example{{Expr: "replace('abcdabcd', 'b', 'x')", Want: `"axcdaxcd"`}, {Expr: "replace(123123, 2, 'x')", Want: `"1x31x3"`}, {Expr: "replace(topic(), '/', '-')", Want: `"a-b-c"`}},
 		Eval: func(c *Call, args []Value) Value {
 			s, old, ok := two(c, args)
-			with := c.Str(args[2])
+			with := textOf(c, args[2])
 			if !ok || with.IsUndefined() {
 				return Value{}
 			}
@@ -114,9 +114,19 @@ var asciiText = func() string {
 	return string(b)
 }()
 
+// textOf converts v to text and takes the work of reading it once; Undefined
+// where it has none.
+func textOf(c *Call, v Value) Value {
+	s := c.Str(v)
+	if !c.m.work(len(s.s)) {
+		return Value{}
+	}
+	return s
+}
+
 // two converts the first two arguments to text.
 func two(c *Call, args []Value) (a, b string, ok bool) {
-	x, y := c.Str(args[0]), c.Str(args[1])
+	x, y := textOf(c, args[0]), textOf(c, args[1])
 	return x.Str(), y.Str(), !x.IsUndefined() && !y.IsUndefined()
 }
 
@@ -139,7 +149,7 @@ func stringToInt(name, summary, source string, f func(s string) int, examples ..
 		Name: name, Since: V2016, Signature: name + "(s)", MinArgs: 1, MaxArgs: 1, Pure: true,
 		Summary: summary, Source: source, Examples: examples,
 		Eval: func(c *Call, args []Value) Value {
-			s := c.Str(args[0])
+			s := textOf(c, args[0])
 			if s.IsUndefined() {
 				return s
 			}
@@ -155,14 +165,17 @@ func stringChange(name, summary, source string, f func(s string) string, example
 		Name: name, Signature: name + "(s)", MinArgs: 1, MaxArgs: 1, Pure: true,
 		Summary: summary, Source: source, Examples: examples,
 		Eval: func(c *Call, args []Value) Value {
-			s := c.Str(args[0])
-			if s.IsUndefined() || !c.Charge(len(s.Str())) {
+			s := textOf(c, args[0])
+			if s.IsUndefined() || !c.Charge(len(s.Str())) || !isASCII(s.Str()) && !c.m.work(caseWork*len(s.Str())) {
 				return Value{}
 			}
 			return StringValue(f(s.Str()))
 		},
 	}
 }
+
+// caseWork is what a byte of a text beyond ASCII takes in another case.
+const caseWork = 16
 
 func lower(s string) string {
 	if isASCII(s) {
@@ -198,7 +211,7 @@ func pad(name, side, source string, join func(b *strings.Builder, s, spaces stri
 		Summary: "s with n spaces added on the " + side + "; n is kept within 0 and 1000. It is not the width of the result.",
 		Source:  source, Examples: examples,
 		Eval: func(c *Call, args []Value) Value {
-			s := c.Str(args[0])
+			s := textOf(c, args[0])
 			n, ok := clampInt(c, args[1], 0, maxPad)
 			if s.IsUndefined() || !ok {
 				return Value{}
@@ -245,7 +258,7 @@ func concat(c *Call, args []Value) Value {
 	}
 	b := make([]byte, 0, size)
 	for _, a := range args {
-		b = append(b, c.Str(a).Str()...)
+		b = append(b, textOf(c, a).Str()...)
 	}
 	return StringValue(bytesText(b))
 }
@@ -278,7 +291,7 @@ func concatArrays(c *Call, args []Value) Value {
 }
 
 func substring(c *Call, args []Value) Value {
-	s := c.Str(args[0])
+	s := textOf(c, args[0])
 	if s.IsUndefined() {
 		return s
 	}

@@ -116,7 +116,7 @@ func parseTime(c *Call, args []Value) Value {
 	}
 	format := s.format
 	if format == nil {
-		pattern := c.Str(args[0])
+		pattern := textOf(c, args[0])
 		if pattern.IsUndefined() || len(pattern.Str()) > maxCachedPattern {
 			return Value{}
 		}
@@ -126,7 +126,7 @@ func parseTime(c *Call, args []Value) Value {
 	if zone == nil {
 		zone = time.UTC
 		if len(args) > 2 {
-			name := c.Str(args[2])
+			name := textOf(c, args[2])
 			if zone, ok = timefmt.Zone(name.Str()); !ok {
 				return Value{}
 			}

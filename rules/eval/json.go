@@ -442,27 +442,53 @@ func (w *rewriter) quoted(i, end int) {
 	w.out = appendQuoted(w.out, unescape(w.b[i+1:end-1]))
 }
 
+// cursor reads the items of a raw Array, or the members of a raw Object, one by
+// one.
+type cursor struct {
+	s     scan
+	at    int
+	kind  Kind
+	name  []byte // of a member, as it stands, without quotes
+	text  []byte // of the value, as it stands
+	messy bool   // see scan.messy
+	ver   Version
+}
+
+func (v Value) cursor() cursor {
+	c := cursor{s: scan{b: textBytes(v.s)}, kind: v.kind, ver: v.version()}
+	c.at = c.s.space(1)
+	return c
+}
+
+// next goes to the next item; false: there is none.
+func (c *cursor) next() bool {
+	i := c.at
+	if c.s.b[i] == '}' || c.s.b[i] == ']' {
+		return false
+	}
+	if c.kind == Object {
+		end, _ := c.s.str(i + 1)
+		c.name = c.s.b[i+1 : end-1]
+		i = c.s.space(c.s.space(end) + 1)
+	}
+	c.s.messy = false
+	end := c.s.value(i, maxDepth)
+	c.text, c.messy = c.s.b[i:end], c.s.messy
+	if i = c.s.space(end); c.s.b[i] == ',' {
+		i = c.s.space(i + 1)
+	}
+	c.at = i
+	return true
+}
+
+// value is the value the cursor stands at.
+func (c *cursor) value() Value { return rawValue(c.text, c.messy, c.ver) }
+
 // walk calls f for each item of a raw Array or member of a raw Object, in
 // order, until f returns false. name is nil for an Array; it and text are as
 // they stand in the JSON, name without its quotes.
 func (v Value) walk(f func(name, text []byte, messy bool) bool) {
-	s := scan{b: textBytes(v.s)}
-	i := s.space(1)
-	for s.b[i] != '}' && s.b[i] != ']' {
-		var name []byte
-		if v.kind == Object {
-			end, _ := s.str(i + 1)
-			name = s.b[i+1 : end-1]
-			i = s.space(s.space(end) + 1)
-		}
-		s.messy = false
-		end := s.value(i, maxDepth)
-		if !f(name, s.b[i:end], s.messy) {
-			return
-		}
-		if i = s.space(end); s.b[i] == ',' {
-			i = s.space(i + 1)
-		}
+	for c := v.cursor(); c.next() && f(c.name, c.text, c.messy); {
 	}
 }
 

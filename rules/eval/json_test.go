@@ -385,3 +385,30 @@ func TestBudget(t *testing.T) {
 		t.Errorf("140 KiB of variables: %v", err)
 	}
 }
+
+// TestEqualityIsNotExponential compares deep objects that differ inside.
+func TestEqualityIsNotExponential(t *testing.T) {
+	deep := func(leaf, order string) string {
+		s := leaf
+		for range 60 {
+			s = fmt.Sprintf(order, s)
+		}
+		return s
+	}
+	p := mustCompile(t, `SELECT a = b AS x FROM 'a'`)
+	for _, c := range []struct{ a, b, want string }{
+		{deep("1", `{"k":%s,"l":1}`), deep("2", `{"k":%s,"l":1}`), `{"x":false}`},
+		{deep("1", `{"k":%s,"l":1}`), deep("1.0", `{"k":%s,"l":1}`), `{"x":true}`},
+		{deep("1", `{"k":%s,"l":1}`), deep("1", `{"l":1,"k":%s}`), `{"x":true}`},
+		{deep("1", `{"k":%s,"l":1}`), deep("2", `{"l":1,"k":%s}`), `{"x":false}`},
+		{deep("1", `{"k":1,"k":%s}`), deep("2", `{"k":1,"k":%s}`), `{"x":false}`},
+	} {
+		if got, _, err := evalOver(t, p, `{"a":`+c.a+`,"b":`+c.b+`}`); got != c.want || err != nil {
+			t.Errorf("%.40s = %.40s gives %s, %v", c.a, c.b, got, err)
+		}
+	}
+	list := `[` + strings.Repeat(`1,`, 60000) + `1]`
+	if got, _, err := evalOver(t, p, `{"a":`+list+`,"b":`+list[:len(list)-1]+` ]}`); got != `{"x":true}` || err != nil {
+		t.Errorf("60,000 items: %s, %v", got, err)
+	}
+}

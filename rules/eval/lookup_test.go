@@ -152,6 +152,22 @@ func TestLookupsAreAskedOnce(t *testing.T) {
 	}
 }
 
+func TestLookupsAreBounded(t *testing.T) {
+	f := &fake{reply: func(string) ([]byte, error) { return []byte(`{"a":1}`), nil }}
+	for n, failed := range map[int]bool{64: false, 65: true} {
+		f.asked = nil
+		things := make([]string, n)
+		for i := range things {
+			things[i] = fmt.Sprintf(`"t%d"`, i)
+		}
+		_, err := evaluate(t, "(SELECT VALUE get_thing_shadow(x, 'r') FROM l AS x)", eval.Options{Version: "2016-03-23", Lookups: f.lookups()},
+			exampleEvent(eval.Example{Payload: `{"l": [` + strings.Join(things, ",") + `]}`}))
+		if failed != errs.Is(err, errs.Quota) || len(f.asked) != 64 {
+			t.Errorf("%d items: %v after %d look-ups", n, err, len(f.asked))
+		}
+	}
+}
+
 // A function whose service is absent, and any that calls out in an error
 // action, is refused when the rule is made, each with words of its own.
 func TestAbsentServicesAreRefused(t *testing.T) {

@@ -44,7 +44,7 @@ type cacheKey struct{ kind, key string }
 // Bounds. What an evaluation may hold and write, and the steps it may take over
 // what it has read before, grow with its input. A step is in the order of 20 ns.
 const (
-	memoryPerByte = 64
+	memoryPerByte = 28 // as counted; what the allocator takes for it can be twice that
 	memoryFloor   = 256 << 10
 	stepsPerByte  = 256
 	stepsFloor    = 256 << 10
@@ -126,8 +126,10 @@ func (m *Machine) read(payload []byte, c *code) {
 	from, to, messy, ok := m.document(payload, c.shape, f.refs)
 	if !ok {
 		clear(f.refs)
-		f.item = Value{form: formPayload, s: bytesText(payload)}
-	} else {
+		if c.whole {
+			f.item = Value{form: formPayload, s: bytesText(payload)}
+		}
+	} else if c.whole {
 		f.item = rawComposite(payload[from:to], messy, c.ver)
 		f.item.form |= formPayload
 		f.item.n, f.item.exp = int64(from), int32(len(payload)-to)

@@ -36,6 +36,7 @@ type code struct {
 	depth int    // frames
 	vars  int    // variables of SET
 	reads bool   // the payload is looked at
+	whole bool   // as a whole, by *
 }
 
 // Statement returns what p was compiled from; it must not be changed.

@@ -17,6 +17,7 @@ type column struct {
 	name   string
 	prefix string // the name as a JSON key, colon included
 	expr   node   // nil: a level
+	writer writer // expr, where it is one
 	group  []column
 	levels []string // of the alias; only in projection.columns
 	star   bool     // only in projection.columns
@@ -86,7 +87,14 @@ func (m *Machine) writeColumn(c *column, first bool) bool {
 	}
 	m.out = append(m.out, c.prefix...)
 	if c.expr != nil {
-		if !write(m, c.expr) || !m.checkOut() {
+		wrote := false
+		if c.writer != nil {
+			wrote = c.writer.write(m)
+		} else if v := c.expr.eval(m); v.kind != Undefined {
+			m.out = v.AppendJSON(m.out)
+			wrote = true
+		}
+		if !wrote || !m.checkOut() {
 			m.out = m.out[:mark]
 			return false
 		}
@@ -220,6 +228,12 @@ func (l *level) append(b []byte) []byte {
 	return append(b, '}')
 }
 
+// newColumn returns a column of one level.
+func newColumn(name string, expr node) column {
+	w, _ := expr.(writer)
+	return column{name: name, prefix: quoteName(name), expr: expr, writer: w}
+}
+
 // arrange finds the cheapest way to write columns. member gives the slot of a
 // member of the item.
 func arrange(columns []column, member func(name string) int32) *projection {
@@ -257,10 +271,11 @@ func place(group *[]column, levels []string, expr node) bool {
 		}
 		return c.expr == nil && len(levels) > 1 && place(&c.group, levels[1:], expr)
 	}
-	c := column{name: levels[0], prefix: quoteName(levels[0])}
+	var c column
 	if len(levels) == 1 {
-		c.expr = expr
+		c = newColumn(levels[0], expr)
 	} else {
+		c = newColumn(levels[0], nil)
 		place(&c.group, levels[1:], expr)
 	}
 	*group = append(*group, c)

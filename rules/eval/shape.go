@@ -18,6 +18,7 @@ type shape struct {
 
 type shapeKey struct {
 	name   string
+	head   uint64 // its first eight bytes, as they are loaded; zeros after a shorter name
 	slot   int32  // where the member's place is noted; -1: nowhere
 	lo, hi int32  // the slots of this key and all below it
 	child  *shape // members of the member; nil: none are named
@@ -34,16 +35,25 @@ type ref struct {
 // manyKeys is from where on a map is faster than a walk.
 const manyKeys = 12
 
-func (sh *shape) find(name []byte) *shapeKey {
+// find returns the key name; head is as in shapeKey.
+func (sh *shape) find(name []byte, head uint64) *shapeKey {
 	if sh.index != nil {
 		return sh.index[string(name)]
 	}
 	for i := range sh.keys {
-		if k := &sh.keys[i]; len(name) == len(k.name) && string(name) == k.name {
+		k := &sh.keys[i]
+		if head == k.head && len(name) == len(k.name) && (len(name) <= 8 || string(name[8:]) == k.name[8:]) {
 			return k
 		}
 	}
 	return nil
+}
+
+// headOf returns the head of name.
+func headOf(name string) uint64 {
+	var b [8]byte
+	copy(b[:], name)
+	return binary.LittleEndian.Uint64(b[:])
 }
 
 // document validates the payload b to its end and notes the members sh names.
@@ -95,8 +105,10 @@ func (s *scan) object(i, depth int, sh *shape) int {
 		}
 		start := i + 1
 		end, escaped := start, false
-		if start+8 <= len(b) {
-			end += stop(binary.LittleEndian.Uint64(b[start:]))
+		head, headed := uint64(0), start+8 <= len(b)
+		if headed {
+			head = binary.LittleEndian.Uint64(b[start:])
+			end += stop(head)
 		}
 		if uint(end) < uint(len(b)) && b[end] == '"' {
 			end++
@@ -120,11 +132,18 @@ func (s *scan) object(i, depth int, sh *shape) int {
 			return -1
 		}
 		var key *shapeKey
-		switch {
-		case escaped && sh != nil:
-			key = sh.find(textBytes(unescape(b[start : end-1])))
-		case lengths>>(uint(end-1-start)&63)&1 != 0:
-			key = sh.find(b[start : end-1])
+		if lengths>>(uint(end-1-start)&63)&1 != 0 || escaped && sh != nil {
+			switch n := end - 1 - start; {
+			case escaped:
+				name := unescape(b[start : end-1])
+				key = sh.find(textBytes(name), headOf(name))
+			case !headed:
+				key = sh.find(b[start:end-1], headOf(bytesText(b[start:end-1])))
+			case n < 8:
+				key = sh.find(b[start:end-1], head&(1<<(8*uint(n))-1))
+			default:
+				key = sh.find(b[start:end-1], head)
+			}
 		}
 		switch c := b[i]; {
 		case key != nil:
@@ -243,7 +262,7 @@ func (s *shapeBuilder) build() (sh *shape, moved []int32) {
 		sh := &shape{keys: make([]shapeKey, len(n.kids))}
 		for i, kid := range n.kids {
 			k := &sh.keys[i]
-			k.name, k.slot, k.lo = kid.name, -1, next
+			k.name, k.head, k.slot, k.lo = kid.name, headOf(kid.name), -1, next
 			sh.lengths |= 1 << (uint(len(kid.name)) & 63)
 			if kid.slot >= 0 {
 				k.slot = next

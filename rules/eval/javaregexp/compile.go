@@ -324,6 +324,9 @@ func prefix(n *node) string {
 	return ""
 }
 
+// maxRE2Text bounds what RE2 has to read, in bytes.
+const maxRE2Text = 32 << 10
+
 // re2Text writes n for Go's regexp, where both mean exactly the same; ok is
 // false where they may not.
 type re2Text struct {
@@ -334,6 +337,10 @@ type re2Text struct {
 }
 
 func (w *re2Text) write(n *node) {
+	if !w.ok || w.b.Len() > maxRE2Text {
+		w.ok = false
+		return
+	}
 	switch n.kind {
 	case nodeEmpty:
 	case nodeSet:

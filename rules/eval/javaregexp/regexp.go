@@ -26,6 +26,8 @@ const (
 	// over.
 	trySteps = 20_000
 
+	maxRE2Size = 5000 // instructions
+
 	minStack     = 4 << 10 // frames of 16 bytes
 	stackPerByte = 3
 )
@@ -94,7 +96,8 @@ func (b *Budget) take(n int) {
 // more than allowed.
 func (re *Regexp) linear(text string, allowed int) *regexp.Regexp {
 	re.re2Once.Do(func() {
-		w := re2Text{ok: true}
+		re.re2Size = re.root.weight()
+		w := re2Text{ok: re.re2Size <= maxRE2Size}
 		w.write(re.root)
 		if !w.ok {
 			return
@@ -104,7 +107,6 @@ func (re *Regexp) linear(text string, allowed int) *regexp.Regexp {
 			return
 		}
 		re.re2, re.dollar, re.look = c, w.dollar, w.look
-		re.re2Size = re.root.weight()
 	})
 	if re.re2 == nil || re.re2Size*len(text) > allowed || re.dollar && endsInTerminator(text) {
 		return nil

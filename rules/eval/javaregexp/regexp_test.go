@@ -194,22 +194,25 @@ func TestCatastrophicPatternsEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 2 {
-			begin := time.Now()
-			ok, err := re.Match(c.text, nil)
-			if d := time.Since(begin); d > 500*time.Millisecond {
-				t.Errorf("%q: %v", c.pattern, d)
-			}
-			if (err == ErrLimit) != c.limit || ok {
-				t.Errorf("%q: %v %v, want the limit: %v", c.pattern, ok, err, c.limit)
-			}
-			begin = time.Now()
-			if _, err := re.ReplaceAll(c.text, "x", 1<<20, nil); c.limit && err == nil {
-				t.Errorf("%q: replaced", c.pattern)
-			}
-			if d := time.Since(begin); d > 500*time.Millisecond {
-				t.Errorf("replacing %q: %v", c.pattern, d)
-			}
+		begin := time.Now()
+		// Steps and not seconds, which other processes share.
+		b := &Budget{Steps: 1 << 30}
+		ok, err := re.Match(c.text, b)
+		if (err == ErrLimit) != c.limit || ok {
+			t.Errorf("%q: %v %v, want the limit: %v", c.pattern, ok, err, c.limit)
+		}
+		if used := 1<<30 - b.Steps; used > maxSteps+len(c.text)+1000 {
+			t.Errorf("%q: %d steps", c.pattern, used)
+		}
+		b = &Budget{Steps: 1 << 30}
+		if _, err := re.ReplaceAll(c.text, "x", 1<<20, b); c.limit && err == nil {
+			t.Errorf("%q: replaced", c.pattern)
+		}
+		if used := 1<<30 - b.Steps; used > maxSteps+len(c.text)+1000 {
+			t.Errorf("replacing %q: %d steps", c.pattern, used)
+		}
+		if d := time.Since(begin); d > 20*time.Second {
+			t.Errorf("%q: %v", c.pattern, d)
 		}
 	}
 }
@@ -287,12 +290,8 @@ func TestBudget(t *testing.T) {
 	spend := func() (hits int, left int) {
 		b := &Budget{Steps: 1_000_000}
 		for range 20 {
-			begin := time.Now()
 			if _, err := re.Match(strings.Repeat("a", 100), b); err == ErrLimit {
 				hits++
-			}
-			if hits > 5 && time.Since(begin) > 100*time.Millisecond {
-				t.Error("a call without budget took long")
 			}
 		}
 		return hits, b.Steps
