@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/topic"
 )
 
 // Result is what a rule made of one event: the unit of delivery. It is
@@ -78,12 +80,25 @@ type Env struct {
 	// caller sets Hops to the source's plus one and keeps the source's ordering key.
 	Publish func(ctx context.Context, e *event.Event) error
 
+	// PublishAll is Publish for many: it appends the events in their order, waits
+	// for all and returns one error for each, nil where it was committed. Events
+	// behind one that failed fail too. nil: Publish is used one by one.
+	PublishAll func(ctx context.Context, events []*event.Event) []error
+
+	// TopicLimits bound the topic names results are published on.
+	TopicLimits topic.Limits
+
 	// AWS returns the configuration of the standard AWS environment;
 	// AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_<SERVICE> are honoured.
 	AWS func(ctx context.Context) (aws.Config, error)
 
-	// AllowPrivate lets webhooks dial loopback, private and link-local addresses.
+	// AllowPrivate lets webhooks dial loopback and private addresses, and use
+	// plain http. Link-local addresses (metadata services) stay closed.
 	AllowPrivate bool
+
+	// AllowNetworks are networks webhooks may dial although they are private, over
+	// plain http too.
+	AllowNetworks []netip.Prefix
 
 	// Destinations knows the confirmed HTTP destinations; nil: none can be had.
 	Destinations Destinations

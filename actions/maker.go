@@ -64,7 +64,9 @@ func (m *Maker) Check(ctx context.Context, rule string, p *eval.Program, kind st
 	if errorAction {
 		p = p.ForErrorAction()
 	}
-	a, _, err := m.open(ctx, rule, p, kind, params)
+	dry := *m
+	dry.Env.Destinations = nil // a check asks no web server to confirm
+	a, _, err := dry.open(ctx, rule, p, kind, params)
 	if err != nil {
 		return err
 	}

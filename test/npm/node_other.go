@@ -1,0 +1,7 @@
+//go:build !linux
+
+package npm
+
+import "syscall"
+
+func dieWithParent() *syscall.SysProcAttr { return nil }
