@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
@@ -282,6 +284,20 @@ func (d *Dead) Stats() (DeadStats, error) {
 // little out of date.
 func (d *Dead) Count() uint64 { return uint64(max(0, d.letters.Load())) }
 
+var (
+	descLetters = prometheus.NewDesc("weir_dead_letters", "Letters in the stream DEAD.", nil, nil)
+	descDropped = prometheus.NewDesc("weir_dead_letters_dropped_total", "Dead letters that went because DEAD was full.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (d *Dead) Describe(ch chan<- *prometheus.Desc) { ch <- descLetters; ch <- descDropped }
+
+// Collect implements prometheus.Collector.
+func (d *Dead) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(descLetters, prometheus.GaugeValue, float64(d.Count()))
+	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(d.dropped.Load()))
+}
+
 // List returns at most limit letters behind sequence after, oldest first; rule
 // "": of every rule.
 func (d *Dead) List(ctx context.Context, rule string, after uint64, limit int) ([]*Letter, error) {
@@ -354,7 +370,13 @@ func (d *Dead) Redrive(ctx context.Context, seqs []uint64, deliver func(context.
 			continue
 		}
 		l, err := d.Get(ctx, seq)
-		if err == nil {
+		switch {
+		case err != nil:
+		case l.Evaluation:
+			err = errs.Errorf("actions.Redrive", errs.Invalid, "evaluating the statement failed, so nothing was selected that could be delivered")
+		case l.Omitted:
+			err = errs.Errorf("actions.Redrive", errs.Invalid, "the result was too large to be kept; its event is %s", l.Result.ID)
+		default:
 			err = deliver(ctx, l)
 		}
 		if err == nil {
