@@ -52,6 +52,7 @@ type Dead struct {
 	bytes   atomic.Int64  // of the stream, an estimate from above
 	letters atomic.Int64
 	dropped atomic.Uint64
+	count   sync.Mutex // while the oldest go: letters and dropped belong together
 	redrive sync.Mutex // one at a time: a letter is not delivered twice side by side
 }
 
@@ -230,6 +231,8 @@ func (d *Dead) trim(ctx context.Context) error {
 }
 
 func (d *Dead) trimOnce() error {
+	d.count.Lock()
+	defer d.count.Unlock()
 	st, err := d.store.State(deadStream)
 	if err != nil {
 		return err
@@ -273,6 +276,8 @@ func (d *Dead) trimOnce() error {
 
 // Stats returns the extent of DEAD.
 func (d *Dead) Stats() (DeadStats, error) {
+	d.count.Lock()
+	defer d.count.Unlock()
 	st, err := d.store.State(deadStream)
 	if err != nil {
 		return DeadStats{}, err
