@@ -33,7 +33,7 @@ type shared struct {
 func (s *shared) again(e *event.Event, payload []byte, c *code) bool {
 	k := s.code
 	return k != nil && s.event == e && len(s.payload) == len(payload) && unsafe.SliceData(s.payload) == unsafe.SliceData(payload) &&
-		(k == c || k.ver == c.ver && k.slots == c.slots && sameShape(k.shape, c.shape))
+		(k == c || k.ver == c.ver && k.whole == c.whole && k.slots == c.slots && sameShape(k.shape, c.shape))
 }
 
 func sameShape(a, b *shape) bool {
