@@ -27,6 +27,7 @@ type Machine struct {
 	arena     []byte // text made on the way
 	stack     []Value
 	call      Call
+	memo      [memoKeys]memoKey
 
 	regexLimitHits uint64
 	cache          map[cacheKey]any // lives with the Machine; emptied when full
@@ -117,7 +118,7 @@ func (m *Machine) read(payload []byte, c *code) {
 	if !c.reads {
 		return
 	}
-	from, to, messy, ok := document(payload, c.shape, f.refs)
+	from, to, messy, ok := document(payload, c.shape, f.refs, m.memo[:])
 	if !ok {
 		clear(f.refs)
 		if c.whole {

@@ -74,9 +74,9 @@ func headOf(name string) uint64 {
 // document validates the payload b to its end and notes the members sh names.
 // ok is false where b is no JSON object or array nested at most 64 levels deep;
 // the refs are meaningless then. messy: see scan.messy; from and to are the
-// document without white space around it.
-func document(b []byte, sh *shape, refs []ref) (from, to int, messy, ok bool) {
-	x := scan{b: b, refs: refs}
+// document without white space around it. memo may be nil.
+func document(b []byte, sh *shape, refs []ref, memo []memoKey) (from, to int, messy, ok bool) {
+	x := scan{b: b, refs: refs, memo: memo}
 	i := x.space(0)
 	x.messy = false
 	if i >= len(b) {
@@ -139,40 +139,67 @@ func (s *scan) object(i, depth int, sh *shape) int {
 			return -1
 		}
 		i++
-		start, escaped := i, false
-		for i+8 <= n {
-			k := stop(load(p, i))
-			if i += k; k != 8 {
-				break
-			}
+		start := i
+		var memo *memoKey
+		if s.seen < len(s.memo) {
+			memo = &s.memo[s.seen]
+			s.seen++
 		}
-		if i < n && at(p, i) == '"' {
-			i++
-		} else if i, escaped = s.str(i); i < 0 {
-			return -1
-		}
-		end := i - 1
-		if i >= n {
-			return -1
-		}
-		if at(p, i) != ':' {
-			if i = s.space(i); i >= n || at(p, i) != ':' {
-				return -1
-			}
-		}
-		if i++; i >= n {
-			return -1
-		}
-		c := at(p, i)
-		if c <= ' ' {
-			if i = s.space(i); i >= n {
-				return -1
-			}
-			c = at(p, i)
-		}
+		var c byte
 		var key *shapeKey
-		if lengths>>(uint(end-start)&63)&1 != 0 || escaped {
-			key = sh.at(s.b, start, end, escaped)
+		if memo != nil && memo.size != 0 && i+memo.skip+8 <= n && (load(p, i)^memo.head)&memo.mask == 0 && (load(p, i+memo.skip)^memo.tail)&memo.mask == 0 {
+			if i += memo.size; i >= n {
+				return -1
+			}
+			if c = at(p, i); c <= ' ' {
+				if i = s.space(i); i >= n {
+					return -1
+				}
+				c = at(p, i)
+			}
+			if memo.shape != sh {
+				memo.shape, memo.key = sh, sh.at(s.b, start, start+memo.size-2, false)
+			}
+			key = memo.key
+		} else {
+			escaped := false
+			for i+8 <= n {
+				k := stop(load(p, i))
+				if i += k; k != 8 {
+					break
+				}
+			}
+			if i < n && at(p, i) == '"' {
+				i++
+			} else if i, escaped = s.str(i); i < 0 {
+				return -1
+			}
+			end := i - 1
+			if i >= n {
+				return -1
+			}
+			if at(p, i) != ':' {
+				memo = nil
+				if i = s.space(i); i >= n || at(p, i) != ':' {
+					return -1
+				}
+			}
+			if i++; i >= n {
+				return -1
+			}
+			if c = at(p, i); c <= ' ' {
+				if i = s.space(i); i >= n {
+					return -1
+				}
+				c = at(p, i)
+			}
+			if lengths>>(uint(end-start)&63)&1 != 0 || escaped {
+				key = sh.at(s.b, start, end, escaped)
+			}
+			if size := end + 2 - start; memo != nil && !escaped && size <= 16 && start+8 <= n {
+				memo.learn(p, start, size)
+				memo.shape, memo.key = sh, key
+			}
 		}
 		switch {
 		case key != nil:
@@ -240,6 +267,32 @@ func (s *scan) object(i, depth int, sh *shape) int {
 			}
 		}
 	}
+}
+
+// memoKeys is how many keys of a document are remembered.
+const memoKeys = 48
+
+// memoKey is a key of the document before, with its closing quote and colon.
+// Messages of one kind have the same keys in the same order: where the next one
+// has the same bytes here, it is known to be well formed and which key it is.
+type memoKey struct {
+	head, tail uint64 // the first eight bytes and the last; of fewer, both are all of them
+	mask       uint64 // the bytes of head and tail that count
+	skip       int    // from head to tail
+	size       int    // 2 to 16; 0: nothing is remembered
+	shape      *shape
+	key        *shapeKey // what shape says of it
+}
+
+// learn remembers the size bytes at p+start; they are there, and at least eight.
+func (k *memoKey) learn(p unsafe.Pointer, start, size int) {
+	k.size, k.mask, k.skip = size, ^uint64(0), 0
+	if size < 8 {
+		k.mask = 1<<(8*uint(size)) - 1
+	} else {
+		k.skip = size - 8
+	}
+	k.head, k.tail = load(p, start)&k.mask, load(p, start+k.skip)&k.mask
 }
 
 // named passes the value of a member that is asked for.
