@@ -147,8 +147,8 @@ func (s *scan) object(i, depth int, sh *shape) int {
 		}
 		var c byte
 		var key *shapeKey
-		if memo != nil && memo.size != 0 && i+memo.skip+8 <= n && (load(p, i)^memo.head)&memo.mask == 0 && (load(p, i+memo.skip)^memo.tail)&memo.mask == 0 {
-			if i += memo.size; i >= n {
+		if memo != nil && memo.size != 0 && i+int(memo.skip)+8 <= n && (load(p, i)^memo.head)&memo.mask == 0 && (load(p, i+int(memo.skip))^memo.tail)&memo.mask == 0 {
+			if i += int(memo.size); i >= n {
 				return -1
 			}
 			if c = at(p, i); c <= ' ' {
@@ -158,7 +158,7 @@ func (s *scan) object(i, depth int, sh *shape) int {
 				c = at(p, i)
 			}
 			if memo.shape != sh {
-				memo.shape, memo.key = sh, sh.at(s.b, start, start+memo.size-2, false)
+				memo.shape, memo.key = sh, sh.at(s.b, start, start+int(memo.size)-2, false)
 			}
 			key = memo.key
 		} else {
@@ -239,6 +239,10 @@ func (s *scan) object(i, depth int, sh *shape) int {
 			if i-from > digits || i < n && at(p, i)|0x20 == 'e' {
 				i = s.number(from)
 			}
+		case c == '{':
+			i = s.object(i, depth-1, nil)
+		case c == 't' && i+8 <= n && uint32(load(p, i)) == wordTrue:
+			i += 4
 		default:
 			i = s.value(i, depth-1)
 		}
@@ -269,8 +273,11 @@ func (s *scan) object(i, depth int, sh *shape) int {
 	}
 }
 
+// wordTrue is the word true as load gives it.
+const wordTrue = 't' | 'r'<<8 | 'u'<<16 | 'e'<<24
+
 // memoKeys is how many keys of a document are remembered.
-const memoKeys = 48
+const memoKeys = 256
 
 // memoKey is a key of the document before, with its closing quote and colon.
 // Messages of one kind have the same keys in the same order: where the next one
@@ -278,21 +285,21 @@ const memoKeys = 48
 type memoKey struct {
 	head, tail uint64 // the first eight bytes and the last; of fewer, both are all of them
 	mask       uint64 // the bytes of head and tail that count
-	skip       int    // from head to tail
-	size       int    // 2 to 16; 0: nothing is remembered
+	skip       int32  // from head to tail
+	size       int32  // 2 to 16; 0: nothing is remembered
 	shape      *shape
 	key        *shapeKey // what shape says of it
 }
 
 // learn remembers the size bytes at p+start; they are there, and at least eight.
 func (k *memoKey) learn(p unsafe.Pointer, start, size int) {
-	k.size, k.mask, k.skip = size, ^uint64(0), 0
+	k.size, k.mask, k.skip = int32(size), ^uint64(0), 0
 	if size < 8 {
 		k.mask = 1<<(8*uint(size)) - 1
 	} else {
-		k.skip = size - 8
+		k.skip = int32(size - 8)
 	}
-	k.head, k.tail = load(p, start)&k.mask, load(p, start+k.skip)&k.mask
+	k.head, k.tail = load(p, start)&k.mask, load(p, start+int(k.skip))&k.mask
 }
 
 // named passes the value of a member that is asked for.
