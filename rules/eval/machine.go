@@ -27,6 +27,7 @@ type Machine struct {
 	arena     []byte // text made on the way
 	stack     []Value
 	call      Call
+	memo      [memoKeys]memoKey
 
 	regexLimitHits uint64
 	shared         shared           // of the event read last
@@ -126,8 +127,10 @@ func (m *Machine) read(payload []byte, c *code) {
 	from, to, messy, ok := m.document(payload, c.shape, f.refs)
 	if !ok {
 		clear(f.refs)
-		f.item = Value{form: formPayload, s: bytesText(payload)}
-	} else {
+		if c.whole {
+			f.item = Value{form: formPayload, s: bytesText(payload)}
+		}
+	} else if c.whole {
 		f.item = rawComposite(payload[from:to], messy, c.ver)
 		f.item.form |= formPayload
 		f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
