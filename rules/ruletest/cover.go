@@ -22,7 +22,6 @@ type coverage struct {
 	probes     []*probe
 	templates  []*branch
 	onError    []*branch
-	matches    bool // while a case runs: its topic reached the rule
 }
 
 // branch is something that is taken or not.

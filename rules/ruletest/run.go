@@ -49,7 +49,7 @@ type FileReport struct {
 	File     string        `json:"file"`
 	RuleFile string        `json:"ruleFile,omitempty"`
 	Rule     string        `json:"ruleName,omitempty"`
-	Problem  string        `json:"problem,omitempty"` // why the cases could not be run, for people
+	Problem  string        `json:"problem,omitempty"`  // why the cases could not be run, for people
 	Warnings []string      `json:"warnings,omitempty"` // what the statement can hardly mean, for people
 	Cases    []*CaseReport `json:"cases"`
 	Elapsed  time.Duration `json:"elapsedNanoseconds"`
