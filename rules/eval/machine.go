@@ -27,6 +27,7 @@ type Machine struct {
 	arena     []byte // text made on the way
 	stack     []Value
 	call      Call
+	memo      [memoKeys]memoKey
 
 	regexLimitHits uint64
 	shared         shared           // of the event read last

@@ -61,13 +61,13 @@ func (m *Machine) document(payload []byte, sh *shape, refs []ref) (from, to int,
 	s := &m.shared
 	if s.event != m.event || len(s.payload) != len(payload) || unsafe.SliceData(s.payload) != unsafe.SliceData(payload) {
 		s.event, s.payload, s.state = m.event, payload, readOnce
-		return document(payload, sh, refs)
+		return document(payload, sh, refs, m.memo[:])
 	}
 	if s.state == readOnce {
 		s.index()
 	}
 	if s.state == tooMany {
-		return document(payload, sh, refs)
+		return document(payload, sh, refs, m.memo[:])
 	}
 	if !s.ok {
 		return 0, 0, false, false
@@ -103,7 +103,7 @@ func (s *shared) index() {
 	clear(s.members)
 	s.members = s.members[:0]
 	s.state = indexed
-	if s.from, s.to, s.messy, s.ok = document(s.payload, nil, nil); !s.ok || s.payload[s.from] != '{' {
+	if s.from, s.to, s.messy, s.ok = document(s.payload, nil, nil, nil); !s.ok || s.payload[s.from] != '{' {
 		return
 	}
 	x := scan{b: s.payload}
