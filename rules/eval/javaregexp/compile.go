@@ -16,7 +16,8 @@ const (
 	opRun                 // min to max characters of set
 	opSplit               // go to x; if that fails, to y
 	opJump                // go to x
-	opSave                // slot x := position
+	opGroup               // slot x := position: where a group may begin
+	opGroupEnd            // group x is from the position in slot y to here
 	opAssert              // assert
 	opBackref             // group x
 	opLoopInit            // counter x := 0
@@ -119,9 +120,12 @@ func (p *program) gen(n *node) {
 			p.code[e].x = p.here()
 		}
 	case nodeGroup:
-		p.emit(inst{op: opSave, x: int32(2 * n.n)})
+		// A group is what it last matched until it matches again: a reference
+		// to it from inside means the turn before.
+		begin := int32(2*(p.groups+1) + n.n - 1)
+		p.emit(inst{op: opGroup, x: begin})
 		p.gen(n.subs[0])
-		p.emit(inst{op: opSave, x: int32(2*n.n + 1)})
+		p.emit(inst{op: opGroupEnd, x: int32(n.n), y: begin})
 	case nodeBackref:
 		if n.n > p.groups {
 			p.emit(inst{op: opFail})

@@ -13,9 +13,9 @@ import (
 type matcher struct {
 	prog  *program
 	text  string
-	steps int // left
-	last  int // end of the match before, for \G
-	caps  []int32
+	steps int     // left
+	last  int     // end of the match before, for \G
+	caps  []int32 // bounds of the match and of each group, then where each group may begin
 	loops []loop
 	regs  []register
 	stack []frame
@@ -36,6 +36,7 @@ type frameKind int32
 const (
 	frameBranch frameKind = iota // go to a at position b
 	frameCap                     // undo: slot a was b
+	frameGroup                   // undo: group a was from b to c
 	frameLoop                    // undo: counter a was {b, c}
 	frameGive                    // opRun at a has run to b and may give back down to c
 	frameTake                    // lazy opRun at a has taken c characters up to b
@@ -45,11 +46,13 @@ const (
 
 var matchers = sync.Pool{New: func() any { return new(matcher) }}
 
+func (k frameKind) undoes() bool { return k == frameCap || k == frameGroup || k == frameLoop }
+
 // newMatcher takes a matcher; the caller gives it back with free.
 func newMatcher(p *program, text string, steps int) *matcher {
 	m := matchers.Get().(*matcher)
 	m.prog, m.text, m.steps, m.last = p, text, steps, 0
-	m.caps = resize(m.caps, 2*(p.groups+1))
+	m.caps = resize(m.caps, 2*(p.groups+1)+p.groups)
 	m.loops = resize(m.loops, p.counters)
 	m.regs = resize(m.regs, p.regs)
 	m.stack = m.stack[:0]
@@ -146,7 +149,7 @@ func (m *matcher) push(kind frameKind, a, b, c int32) {
 func (m *matcher) cut(height int32) {
 	keep := m.stack[:height]
 	for _, f := range m.stack[height:] {
-		if f.kind == frameCap || f.kind == frameLoop {
+		if f.kind.undoes() {
 			keep = append(keep, f)
 		}
 	}
@@ -165,6 +168,8 @@ func (m *matcher) undo(f *frame) {
 	switch f.kind {
 	case frameCap:
 		m.caps[f.a] = f.b
+	case frameGroup:
+		m.caps[2*f.a], m.caps[2*f.a+1] = f.b, f.c
 	case frameLoop:
 		m.loops[f.a] = loop{f.b, f.c}
 	}
@@ -259,9 +264,14 @@ func (m *matcher) try(at int) outcome {
 			pc = in.x
 		case opJump:
 			pc = in.x
-		case opSave:
+		case opGroup:
 			m.push(frameCap, in.x, m.caps[in.x], 0)
 			m.caps[in.x] = int32(pos)
+			pc++
+		case opGroupEnd:
+			c := m.caps[2*in.x : 2*in.x+2]
+			m.push(frameGroup, in.x, c[0], c[1])
+			c[0], c[1] = m.caps[in.y], int32(pos)
 			pc++
 		case opAssert:
 			if !m.assert(in.assert, pos) {
@@ -339,7 +349,7 @@ func (m *matcher) try(at int) outcome {
 				return failed
 			}
 			f := &m.stack[len(m.stack)-1]
-			if f.kind == frameCap || f.kind == frameLoop {
+			if f.kind.undoes() {
 				m.undo(f)
 				m.stack = m.stack[:len(m.stack)-1]
 				continue

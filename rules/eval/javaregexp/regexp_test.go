@@ -92,6 +92,9 @@ func TestFindFirst(t *testing.T) {
 		{`}]`, "a}]", "}]"},
 		{`\-\_\/`, "-_/", "-_/"},
 		{`(?:(a)|b)*\1`, "aba", "ab" + "a"},
+		{`(a|b\1)+`, "abab", "aba"},
+		{`(?:(.)|\1x)+$`, "ab", "ab"},
+		{`(a|\1b)+c`, "aabc", "aabc"},
 		{`(\d+)-\11`, "12-121", "12-121"},
 		{`^\d{3}-\d{4}$`, "555-1234", "555-1234"},
 		{`(?<year>\d{4})`, "in 2024", "2024"},
@@ -263,7 +266,7 @@ func TestAgreesWithGo(t *testing.T) {
 		o := m.find(0)
 		var got []int
 		if o == matched {
-			for _, c := range m.caps {
+			for _, c := range m.caps[:2*(re.groups+1)] {
 				got = append(got, int(c))
 			}
 		}
