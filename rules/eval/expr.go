@@ -795,7 +795,7 @@ type cond interface{ holds(m *Machine) bool }
 // Strings true and false count; alone only the Boolean does.
 func condition(x node) cond {
 	switch x := x.(type) {
-	case *and, *or:
+	case *and, *or, *order, *equal:
 		return operand(x)
 	}
 	return isTrue{x}
@@ -896,18 +896,22 @@ func (c *orderConst) holds(m *Machine) bool {
 	if len(b) > 18 {
 		return c.x.eval(m).True()
 	}
-	n, places, point := int64(0), 0, 0
-	for i, d := range b {
-		switch {
-		case d-'0' <= 9:
-			n = n*10 + int64(d-'0')
-			places += point
-		case d == '.':
-			point = 1
-		case d == '-' && i == 0:
-		default:
-			return c.x.eval(m).True()
+	n, i, places := int64(0), 0, 0
+	if b[0] == '-' {
+		i = 1
+	}
+	for ; i < len(b) && b[i]-'0' <= 9; i++ {
+		n = n*10 + int64(b[i]-'0')
+	}
+	if i < len(b) && b[i] == '.' {
+		point := i
+		for i++; i < len(b) && b[i]-'0' <= 9; i++ {
+			n = n*10 + int64(b[i]-'0')
 		}
+		places = i - point - 1
+	}
+	if i < len(b) {
+		return c.x.eval(m).True()
 	}
 	if b[0] == '-' {
 		n = -n
