@@ -109,7 +109,7 @@ func (m *Machine) members(v Value, names []string) Value {
 // star is the whole current item.
 type star struct{}
 
-func (star) eval(m *Machine) Value { return m.frame.item }
+func (star) eval(m *Machine) Value { return m.item() }
 
 // itemName is the name a nested query gave its item, and members of it.
 type itemName struct{ names []string }
@@ -762,6 +762,12 @@ type frame struct {
 	built bool   // item is not JSON text; members are looked up in it
 	doc   []byte // what refs point into
 	refs  []ref
+	// Of the outermost frame, whose doc is the payload: item is yet to be made of
+	// doc[from:to]; from is -1 where the payload is not JSON.
+	pending  bool
+	messy    bool // see scan.messy
+	ver      Version
+	from, to int
 }
 
 // enter makes v the current item of f.

@@ -118,19 +118,28 @@ func (m *Machine) read(payload []byte, c *code) {
 	if !c.reads {
 		return
 	}
-	from, to, messy, ok := document(payload, c.shape, f.refs, m.memo[:])
-	if !ok {
+	var ok bool
+	if f.from, f.to, f.messy, ok = document(payload, c.shape, f.refs, m.memo[:]); !ok {
 		clear(f.refs)
-		if c.whole {
-			f.item = Value{form: formPayload, s: bytesText(payload)}
+		f.from = -1
+	}
+	f.pending, f.ver = true, c.ver
+}
+
+// item returns the current item.
+func (m *Machine) item() Value {
+	f := m.frame
+	if f.pending {
+		f.pending = false
+		if f.from < 0 {
+			f.item = Value{form: formPayload, s: bytesText(f.doc)}
+		} else {
+			f.item = rawComposite(f.doc[f.from:f.to], f.messy, f.ver)
+			f.item.form |= formPayload
+			f.item.n, f.item.exp = int64(f.from), int32(len(f.doc)-f.to)
 		}
-		return
 	}
-	if c.whole {
-		f.item = rawComposite(payload[from:to], messy, c.ver)
-		f.item.form |= formPayload
-		f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
-	}
+	return f.item
 }
 
 func (m *Machine) topic() topic.Name {
