@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/weir-iot/weir/internal/suggest"
 )
 
 // FieldType is the JSON type of a Field.
@@ -147,7 +149,7 @@ func checkValue(d *json.Decoder, f Field, path []string) (any, error) {
 		}
 		if len(f.Values) > 0 && !slices.Contains(f.Values, s) {
 			e := &FieldError{Path: path, Msg: fmt.Sprintf("%q is none of %s", s, strings.Join(f.Values, ", "))}
-			if n := nearest(s, f.Values); n != "" {
+			if n, ok := suggest.Nearest(s, f.Values); ok {
 				e.Hint = fmt.Sprintf("did you mean %q?", n)
 			}
 			return nil, e
@@ -210,42 +212,10 @@ func unknown(path []string, name string, fields []Field) error {
 		names[i] = f.Name
 	}
 	e := &FieldError{Path: path, Offset: -1, Msg: fmt.Sprintf("unknown key %q", name)}
-	if n := nearest(name, names); n != "" {
+	if n, ok := suggest.Nearest(name, names); ok {
 		e.Hint = fmt.Sprintf("did you mean %q?", n)
 	} else if len(names) > 0 {
 		e.Hint = "known are " + strings.Join(names, ", ")
 	}
 	return e
-}
-
-// nearest returns the name closest to s, "" where none is close.
-func nearest(s string, names []string) string {
-	best, at := "", len(s)/3+2
-	for _, n := range names {
-		if d := distance(strings.ToLower(s), strings.ToLower(n)); d < at {
-			best, at = n, d
-		}
-	}
-	return best
-}
-
-// distance is the edit distance of two short texts.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost++
-			}
-			last = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -43,6 +43,7 @@ type ActionStatus struct {
 	Breaker        string    `json:"breaker"` // "closed", "probing" or "open": the worst of the partitions
 	DownSince      time.Time `json:"downSince,omitzero"`
 	AtHead         bool      `json:"atHead"` // false: a lane follows the log by itself
+	Lanes          int       `json:"lanes"`  // of the newest version that run, one a partition
 }
 
 // PartitionStatus is one partition's worker.
@@ -158,6 +159,9 @@ func (s *session) addTo(get func(string) *RuleStatus) {
 		}
 		for _, r := range v.lanes {
 			a := rs.action(r.index, v.stored.Rule.Actions[r.index].Kind)
+			if v.end == open {
+				a.Lanes++
+			}
 			left := r.left.Load()
 			if !left {
 				r.lane.Advance(at)

@@ -117,7 +117,6 @@ func newClient(p Policy, conns int) *client {
 			DialContext:            d.DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    requestTime,
-			ResponseHeaderTimeout:  requestTime,
 			MaxResponseHeaderBytes: maxHeader,
 			MaxConnsPerHost:        conns,
 			MaxIdleConnsPerHost:    conns,

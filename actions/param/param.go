@@ -95,7 +95,7 @@ func Wrong(path []string, msg, hint string) error {
 }
 
 // RoleHelp is the reference's text for roleArn.
-const RoleHelp = "ARN of an IAM role, arn:aws:iam::<account>:role/<name>. Weir has no roles: the text is checked for its shape and otherwise not used. The action acts with the credentials of the AWS environment."
+const RoleHelp = "ARN of an IAM role, `arn:aws:iam::123456789012:role/name`. Weir has no roles: the text is checked for its shape and otherwise not used. The action acts with the credentials of the AWS environment."
 
 // Role is the field roleArn.
 var Role = actions.Field{Name: "roleArn", Type: actions.String, Help: RoleHelp}

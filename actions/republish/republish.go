@@ -147,8 +147,8 @@ func newAction(_ context.Context, env actions.Env, raw json.RawMessage) (actions
 				return nil, spec, err
 			}
 		}
-		if n := len(h.UserProperties); n > maxPairs {
-			return nil, spec, param.Wrong([]string{"headers", "userProperties"}, fmt.Sprintf("%d pairs, at most %d are allowed", n, maxPairs), "")
+		if n := len(h.UserProperties); n > maxPairs || h.UserProperties != nil && n == 0 {
+			return nil, spec, param.Wrong([]string{"headers", "userProperties"}, fmt.Sprintf("%d pairs, 1 to %d are allowed", n, maxPairs), "")
 		}
 		for i, u := range h.UserProperties {
 			var pair [2]param.Text

@@ -175,6 +175,7 @@ func TestConfigMistakes(t *testing.T) {
 		{`{"topic":"a","headers":{"correlationData":"?"}}`, "headers.correlationData", "base64"},
 		{`{"topic":"a","headers":{"messageExpiry":"soon"}}`, "headers.messageExpiry", "seconds"},
 		{`{"topic":"a","headers":{"responseTopic":"a/+"}}`, "headers.responseTopic", "wildcard"},
+		{`{"topic":"a","headers":{"userProperties":[]}}`, "headers.userProperties", "1 to 100"},
 		{`{"topic":"a","headers":{"userProperties":[{"key":"a"}]}}`, "headers.userProperties.0", "value"},
 		{`{"topic":"a","headers":{"userProperties":[{"key":"a","value":"b\nc"}]}}`, "headers.userProperties.0.value", "control"},
 	} {

@@ -24,7 +24,7 @@ ports: NAME.crt and NAME.key. It needs to read the authority's key, so run it wh
 folder is. Weir does not keep the key.`,
 		Example: `  weir cert sensor-7
   weir cert sensor-7 --out certs -o json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: arguments(1, 1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := args[0]
 			if name == "" || len(name) > 64 || strings.ContainsAny(name, "/\\\x00") || strings.HasPrefix(name, ".") {

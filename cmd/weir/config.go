@@ -19,7 +19,7 @@ or what the file and the WEIR_* environment say. The output is a valid weir.yaml
 		Example: `  weir config > weir.yaml
   weir config --check weir.yaml
   WEIR_DURABILITY=os weir config -o json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := config.Load(check, dev, a.environ)
 			if err != nil {

@@ -16,7 +16,7 @@ func (a *app) deadCmd() *cobra.Command {
 		Long: `A dead letter is a result that its action and the rule's error action have given up.
 Nothing is lost: it stays in the stream DEAD until it is delivered again, or until that
 stream's limit makes room for newer ones.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.ownerFlags(c)
@@ -34,7 +34,7 @@ func (a *app) deadListCmd() *cobra.Command {
 		Example: `  weir dead list
   weir dead list --rule hot --max 10
   weir dead list -o json | jq -r '.[].reason' | sort | uniq -c`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if max < 1 || max > 1000 {
 				return usagef("--max: expected 1 to 1000")
@@ -80,7 +80,7 @@ func (a *app) deadShowCmd() *cobra.Command {
 		Use:     "show NUMBER",
 		Short:   "Show a dead letter: the message, the result, and why it was given up",
 		Example: `  weir dead show 17`,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    arguments(1, 1, "NUMBER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			seq, err := strconv.ParseUint(args[0], 10, 62)
 			if err != nil {

@@ -30,7 +30,7 @@ the end it prints an account of every message, and fails if it does not add up.`
   weir dev --demo
   weir dev --demo --for 20s
   weir dev --rules ./rules --ports 0`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if length < 0 || length > 0 && length < time.Second {
 				return usagef("--for %s: at least 1s", length)

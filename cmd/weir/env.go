@@ -18,7 +18,7 @@ line reads.`,
 		Example: `  eval "$(weir env)"
   mosquitto_sub -h "$WEIR_HOST" -p "$WEIR_MQTT_PORT" -t '#'
   weir env -o json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			e, err := a.endpoints()
 			if err != nil {

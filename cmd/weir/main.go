@@ -24,6 +24,7 @@ import (
 	"github.com/weir-iot/weir/internal/config"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/mqttclient"
+	"github.com/weir-iot/weir/internal/suggest"
 )
 
 // Exit codes, also in `weir --help`.
@@ -129,7 +130,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 Weir or a port o
 could not be reached; 4 Weir refused the request; 130 interrupted twice.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          usageArgs(cobra.NoArgs),
+		Args:          arguments(0, 0, ""),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
@@ -170,10 +171,29 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+// arguments checks that there are min to max arguments (max -1: any number),
+// named as in the usage line.
+func arguments(min, max int, names string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &usageError{err}
+		switch {
+		case len(args) > 0 && cmd.HasSubCommands():
+			var known []string
+			for _, c := range cmd.Commands() {
+				if c.IsAvailableCommand() {
+					known = append(known, c.Name())
+				}
+			}
+			hint := ""
+			if near, ok := suggest.Nearest(args[0], known); ok {
+				hint = fmt.Sprintf("; did you mean %s?", near)
+			}
+			return usagef("%s has no command %q%s", cmd.CommandPath(), args[0], hint)
+		case len(args) < min:
+			return usagef("%s needs %s", cmd.CommandPath(), names)
+		case max >= 0 && len(args) > max && max == 0:
+			return usagef("%s takes no arguments, found %q", cmd.CommandPath(), args[0])
+		case max >= 0 && len(args) > max:
+			return usagef("%s takes %s, found %d arguments; quote what belongs together", cmd.CommandPath(), names, len(args))
 		}
 		return nil
 	}

@@ -41,7 +41,7 @@ Without a payload, standard input is the payload; with --lines each line is a me
   weir pub --https factory/1/device/7/telemetry '{"temperature": 41.5, "status": "ok"}'
   weir pub -f message.json factory/1/device/7/telemetry
   tail -f readings.ndjson | weir pub --lines factory/1/device/7/telemetry`,
-		Args: usageArgs(cobra.RangeArgs(1, 2)),
+		Args: arguments(1, 2, "TOPIC [PAYLOAD]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if qos != 0 && qos != 1 {
 				return usagef("-q %d: expected 0 or 1", qos)

@@ -27,7 +27,7 @@ name besides:
     - republish:
         topic: alerts/${topic(2)}
         qos: 1`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.ownerFlags(c)
@@ -49,7 +49,7 @@ the others are applied. A rule that has not changed stays as it is.`,
   weir rule apply -f rules/
   weir rule apply -f rules/ --dry-run
   cat hot.json | weir rule apply -f -`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
 				return usagef("name a file, a folder or - with -f")
@@ -170,7 +170,7 @@ func (a *app) ruleListCmd() *cobra.Command {
 		Short: "List the rules with what became of their results",
 		Example: `  weir rule list
   weir rule list -o json | jq -r '.[].ruleName'`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -224,7 +224,7 @@ func (a *app) ruleShowCmd() *cobra.Command {
 		Short: "Print a rule's document",
 		Example: `  weir rule show hot
   weir rule show hot > hot.json && weir rule apply -f hot.json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: arguments(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -248,7 +248,7 @@ func (a *app) ruleStatusCmd() *cobra.Command {
 		Use:     "status NAME",
 		Short:   "Show what a rule does and what became of its results",
 		Example: `  weir rule status hot`,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    arguments(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -304,7 +304,7 @@ func (a *app) ruleSwitchCmd(verb string, enabled bool) *cobra.Command {
 		Use:     verb + " NAME…",
 		Short:   short,
 		Example: "  weir rule " + verb + " hot",
-		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		Args:    arguments(1, -1, "NAME…"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachRule(cmd.Context(), args, verb+"d", func(ctx context.Context, cl *control.Client, name string) error {
 				return cl.SetEnabled(ctx, name, enabled)
@@ -318,7 +318,7 @@ func (a *app) ruleDeleteCmd() *cobra.Command {
 		Use: "delete NAME…", Aliases: []string{"rm"},
 		Short:   "Delete rules; what they have matched is still delivered",
 		Example: "  weir rule delete hot",
-		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		Args:    arguments(1, -1, "NAME…"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachRule(cmd.Context(), args, "deleted", func(ctx context.Context, cl *control.Client, name string) error {
 				return cl.DeleteRule(ctx, name)

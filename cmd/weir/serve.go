@@ -28,7 +28,7 @@ Everything that was acknowledged is on the log at any moment, also at kill -9.`,
 		Example: `  weir config > weir.yaml
   weir serve --config weir.yaml
   WEIR_DATA_DIR=/var/lib/weir WEIR_LISTEN_MQTTS=0.0.0.0:8883 weir serve`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if role != "all" {
 				return usagef("--role %s: only all is there: this version runs every role in one process", role)
@@ -108,6 +108,10 @@ func (a *app) explainStart(err error, dev bool) error {
 			remedy = "stop that process, or start with --ports 0 to take free ports"
 		}
 		return &exitError{exitFailure, fmt.Sprintf("%s; %s", taken.Error(), remedy)}
+	}
+	var folder *server.FolderError
+	if errors.As(err, &folder) {
+		return &exitError{exitFailure, folder.Error() + ": stop it, or name another folder with --data"}
 	}
 	return err
 }

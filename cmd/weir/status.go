@@ -18,7 +18,7 @@ func (a *app) statusCmd() *cobra.Command {
 		Short: "Show the state of the running Weir",
 		Example: `  weir status
   weir status -o json | jq .partitions`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -57,7 +57,7 @@ func (a *app) printStatus(s *control.Status) {
 	row("durability", "%s", s.Durability)
 	row("limits", "%s", s.Limits)
 	for _, name := range slices.Sorted(maps.Keys(s.Listeners)) {
-		row("listens", "%s  %s", s.Listeners[name], name)
+		row("listens", "%s, %s", s.Listeners[name], name)
 	}
 	row("connections", "%s", count(uint64(s.Connections)))
 	row("events", "%s received since the start", count(s.Received))
@@ -65,6 +65,10 @@ func (a *app) printStatus(s *control.Status) {
 		kept := uint64(0)
 		if p.Committed >= p.First && p.First > 0 {
 			kept = p.Committed - p.First + 1
+		}
+		if kept == 0 {
+			row("partition "+strconv.Itoa(p.Partition), "no events")
+			continue
 		}
 		row("partition "+strconv.Itoa(p.Partition), "%s events kept, %s to %s", count(kept), count(p.First), count(p.Committed))
 	}

@@ -24,7 +24,7 @@ message until it is interrupted. To read what has come in before, use weir tail.
 		Example: `  weir sub 'alerts/#'
   weir sub -n 1 --payload-only alerts/7
   weir sub -o json 'factory/+/device/+/telemetry' | jq -r .payload`,
-		Args: usageArgs(cobra.MinimumNArgs(1)),
+		Args: arguments(1, -1, "FILTER…"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if qos != 0 && qos != 1 {
 				return usagef("-q %d: expected 0 or 1", qos)

@@ -26,7 +26,7 @@ between past and present. With several partitions they are merged by arrival.`,
   weir tail --since 1h 'alerts/#'
   weir tail --last 10 --no-follow
   weir tail -o json | jq -r .payload`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Args: arguments(0, 1, "[FILTER]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				o.Filter = args[0]

@@ -14,7 +14,7 @@ func (a *app) versionCmd() *cobra.Command {
 		Short: "Print the version of this binary",
 		Example: `  weir version
   weir version -o json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			b := telemetry.ReadBuild()
 			if a.output == "json" {

@@ -83,18 +83,23 @@ func (s *session) catchUpWith(ctx context.Context, p int, f Follower, version in
 				s.mu.Unlock()
 				return false, context.Canceled
 			}
+			if s.subsVersion != version {
+				break
+			}
 			s.sendLate(&x, e, now)
 			s.places[p].after = e.Seq
 			if len(s.buf) >= drainPiece {
 				s.write()
 			}
 		}
-		s.places[p].after = max(s.places[p].after, upto)
 		s.write()
 		if s.subsVersion != version {
+			// What has been read was read with the old filters: a new one may
+			// begin within it. Read again from where the session stands.
 			s.mu.Unlock()
 			return false, nil
 		}
+		s.places[p].after = max(s.places[p].after, upto)
 		if s.places[p].after >= s.c.s.routed[p].Load() {
 			s.places[p].behind = false
 			s.mu.Unlock()

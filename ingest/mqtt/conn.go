@@ -55,6 +55,7 @@ type client struct {
 	will      *event.Event
 
 	lastRead atomic.Int64 // unix nanoseconds
+	idle     atomic.Bool  // the read loop waits for the client, not for the log
 
 	// Of the read loop alone.
 	rd       reader
@@ -109,7 +110,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.out = newOutbox(nc, &s.wg, s.safety.PendingBytes/2)
 	c.conn = c.out
 	c.sess = newSession(c, len(s.routed))
-	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
+	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
 	f, failed := c.establish(kind, state)
@@ -348,7 +349,7 @@ func (c *client) connack(asked uint16, assigned bool) error {
 	u32(packets.PropSessionExpiryInterval, 0) // sessions end with their connection
 	u16(packets.PropReceiveMaximum, l.InFlight)
 	p = append(p, packets.PropMaximumQos, 1)
-	flag(packets.PropRetainAvailable, false)
+	flag(packets.PropRetainAvailable, c.s.routes.retained.bucket != nil)
 	u32(packets.PropMaximumPacketSize, l.PacketBytes)
 	if assigned {
 		p = appendString(append(p, packets.PropAssignedClientID), c.id)
@@ -377,9 +378,6 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	if p.WillQos > 1 {
 		return faultf(codeQoSNone, "qos", "the will has QoS 2")
 	}
-	if p.WillRetain {
-		return faultf(codeRetainNone, "retain", "the will is to be retained")
-	}
 	if len(p.WillPayload) > c.s.limits.Payload {
 		return faultf(codePacketTooLarge, "payload", "the will is over the payload limit")
 	}
@@ -387,7 +385,7 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	if err != nil {
 		return faultf(codeTopicInvalid, "topic", "will: "+err.Error())
 	}
-	if f := c.mayPublish(&name{n, ingest.Publish(n)}); f != nil {
+	if f := c.mayPublish(&name{n, ingest.Publish(n)}, p.WillRetain); f != nil {
 		return f
 	}
 	props, f := c.properties(&p.WillProperties)
@@ -396,13 +394,13 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	}
 	c.will = &event.Event{
 		Topic: n, Payload: append([]byte(nil), p.WillPayload...), ClientID: c.id, Principal: c.principal.ID,
-		SourceIP: c.ip, QoS: p.WillQos, Props: props,
+		SourceIP: c.ip, QoS: p.WillQos, Retain: p.WillRetain, Props: props,
 	}
 	return nil
 }
 
-// mayPublish judges a publish on n.
-func (c *client) mayPublish(n *name) *fault {
+// mayPublish judges a publish on n, and whether it may be retained.
+func (c *client) mayPublish(n *name, retain bool) *fault {
 	switch n.class {
 	case ingest.Private:
 		c.s.m.denials.WithLabelValues("private").Inc()
@@ -414,6 +412,23 @@ func (c *client) mayPublish(n *name) *fault {
 	if !c.s.authz.May(c.principal, auth.Publish, string(n.topic)) {
 		c.s.m.denials.WithLabelValues(auth.Publish.String()).Inc()
 		return faultf(codeNotAuthorized, "denied", "the principal may not publish on this topic")
+	}
+	if !retain {
+		return nil
+	}
+	if n.topic[0] == '$' {
+		c.s.m.denials.WithLabelValues("reserved").Inc()
+		return faultf(codeNotAuthorized, "reserved", "messages on reserved topics are not retained")
+	}
+	if !c.s.authz.May(c.principal, auth.RetainPublish, string(n.topic)) {
+		c.s.m.denials.WithLabelValues(auth.RetainPublish.String()).Inc()
+		return faultf(codeNotAuthorized, "denied", "the principal may not publish retained messages on this topic")
+	}
+	switch {
+	case c.s.routes.retained.bucket == nil:
+		return c.violation("retain", codeRetainNone, "retained messages are not available")
+	case !c.s.mayRetain(n.topic):
+		return c.violation("retained", codeQuota, "too many retained messages")
 	}
 	return nil
 }
@@ -481,7 +496,7 @@ func (c *client) publishWill(f *fault) {
 		return
 	}
 	w := c.will
-	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}); d != nil {
+	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
 		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
 		return
 	}
@@ -578,12 +593,18 @@ func (c *client) beforeRead() *fault {
 	defer s.mu.Unlock()
 	s.write()
 	for !s.closed && (s.stopping || c.out.Pending() >= c.s.safety.PendingHard) {
+		c.idle.Store(true)
 		s.waiters++
 		s.room.Wait()
 		s.waiters--
+		c.idle.Store(false)
 	}
 	if s.closed {
 		return errEnded
+	}
+	// From here on it is the client's turn, however long the log took.
+	if t := c.s.tick.Load(); t > c.lastRead.Load() {
+		c.lastRead.Store(t)
 	}
 	return nil
 }

@@ -204,9 +204,12 @@ func TestWindowOfPublishes(t *testing.T) {
 		old.puback()
 	}
 	eventually(t, "the rest appended", func() bool { return r.log.pending() == 90 })
-	for i := 1; i <= 101; i++ {
+	for i := 1; i <= 100; i++ {
 		v5.publish("a", 1, uint16(i), "x")
 	}
+	v5.publish("a", 0, 0, "QoS 0 needs no window")
+	v5.ping()
+	v5.publish("a", 1, 101, "x")
 	v5.disconnected(codeReceiveMax)
 }
 
@@ -557,6 +560,35 @@ func TestKeepAlive(t *testing.T) {
 	p.disconnected(codeKeepAlive)
 }
 
+// A client that the log holds up is not overdue.
+func TestKeepAliveWhileTheLogIsFull(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Now().UnixNano())
+	r := start(t, func(o *Options) {
+		l := newFakeLog(1)
+		l.auto, l.limit = false, 1
+		o.Log, o.Now = l, func() time.Time { return time.Unix(0, now.Load()) }
+		o.Safety.KeepAliveTick = time.Millisecond
+	})
+	p := r.connect(5, "p")
+	p.publish("a", 1, 1, "x")
+	p.publish("a", 1, 2, "x")
+	eventually(t, "held up", func() bool {
+		r.s.mu.Lock()
+		defer r.s.mu.Unlock()
+		return r.log.pending() == 1 && !r.s.clients["p"].idle.Load()
+	})
+	now.Add(int64(200 * time.Second))
+	tick := func() bool { return r.s.tick.Load() == now.Load() }
+	eventually(t, "a sweep", tick)
+	r.log.commit(1)
+	p.puback()
+	eventually(t, "the second", func() bool { return r.log.pending() == 1 })
+	r.log.commit(1)
+	p.puback()
+	p.ping()
+}
+
 func TestMessageProperties(t *testing.T) {
 	r := start(t, nil)
 	sub, pub, old := r.connect(5, "sub"), r.connect(5, "pub"), r.connect(4, "old")
@@ -777,6 +809,77 @@ func TestSlowSubscriberLosesNothing(t *testing.T) {
 		}
 		r.stop()
 	}
+}
+
+// A session that follows the log by itself subscribes to something more: it gets
+// all of it from there on, and nothing from before.
+func TestSubscribingWhileSlow(t *testing.T) {
+	r := start(t, func(o *Options) { o.Safety.QueuedMessages = 5 })
+	sub, pub := r.connect(5, "sub", packets.PropReceiveMaximum, 0, 3), r.connect(4, "pub")
+	sub.subscribe("a")
+	next := map[string]int{}
+	send := func(topic string) {
+		next[topic]++
+		pub.publish(topic, 1, 1, fmt.Sprint(next[topic]))
+		pub.puback()
+	}
+	seen := map[string]int{}
+	take := func() {
+		d := sub.delivery()
+		var i int
+		fmt.Sscan(d.payload, &i)
+		if last := seen[d.topic]; last != 0 && i != last+1 {
+			t.Fatalf("%s: %d after %d", d.topic, i, last)
+		}
+		seen[d.topic] = i
+		sub.ack(d.pid)
+	}
+	var filters []string
+	for k := range 6 { // each time while the session is far behind
+		f := fmt.Sprint("b/", k)
+		for range 40 {
+			send("a")
+			for _, g := range append(filters, f) {
+				send(g)
+			}
+		}
+		b := append([]byte{0, 9, 0}, append(str(f), 1)...)
+		sub.send(packet(packets.Subscribe<<4|2, b))
+		for done := false; !done; {
+			h, body, err := sub.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if done = h>>4 == packets.Suback; !done {
+				d := sub.parse(h, body)
+				var i int
+				fmt.Sscan(d.payload, &i)
+				seen[d.topic] = i
+				sub.ack(d.pid)
+			}
+		}
+		first := next[f] + 1
+		send(f)
+		send("a")
+		filters = append(filters, f)
+		for range 30 {
+			take()
+		}
+		if s := seen[f]; s != 0 && s < first {
+			t.Errorf("%s: %d is from before", f, s)
+		}
+	}
+	for seen["a"] < next["a"] || func() bool {
+		for _, f := range filters {
+			if seen[f] < next[f] {
+				return true
+			}
+		}
+		return false
+	}() {
+		take()
+	}
+	sub.ping()
 }
 
 func TestSlowSubscriberOfQoS0(t *testing.T) {

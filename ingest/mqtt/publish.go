@@ -36,10 +36,10 @@ func (c *client) onPublish(h byte, body []byte) error {
 	if len(p.payload) > c.s.limits.Payload {
 		return c.violation("payload", codePacketTooLarge, "payload is over the limit")
 	}
-	if p.retain {
-		return c.violation("retain", codeRetainNone, "retained messages are not available")
-	}
-	if f := c.mayPublish(n); f != nil {
+	if f := c.mayPublish(n, p.retain); f != nil {
+		if f.code == codeRetainNone {
+			return f // CONNACK said so. Source: MQTT 5 [MQTT-3.2.2-14]
+		}
 		return c.deny(p, f)
 	}
 	properties, f := c.properties(&props)
@@ -49,7 +49,7 @@ func (c *client) onPublish(h byte, body []byte) error {
 	e := c.newEvent()
 	*e = event.Event{
 		Topic: n.topic, Payload: c.keep(p.payload), ClientID: c.id, Principal: c.principal.ID, SourceIP: c.ip,
-		Received: c.rd.at.UTC().Truncate(time.Millisecond), Props: properties, QoS: p.qos,
+		Received: c.rd.at.UTC().Truncate(time.Millisecond), Props: properties, QoS: p.qos, Retain: p.retain,
 	}
 	token := untracked
 	if p.qos > 0 {

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/weir-iot/weir/ingest"
@@ -50,13 +51,13 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 		now := s.now()
 		for len(batch) > 0 {
 			n := min(len(batch), routeChunk)
-			s.routes.mu.RLock()
+			unlock := s.takeRetained(p, batch[:n])
 			if s.routes.trie.Len() > 0 {
 				for _, e := range batch[:n] {
 					matched, touched = s.handOut(&x, e, now, matched[:0], touched)
 				}
 			}
-			s.routes.mu.RUnlock()
+			unlock()
 			for i, sess := range touched {
 				sess.Flush()
 				touched[i] = nil
@@ -66,7 +67,28 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 			batch = batch[n:]
 		}
 		x.e = nil
+		if s.routes.retained.bucket != nil {
+			s.routes.mu.Lock()
+			s.routes.retained.handled[p] = upto
+			s.routes.mu.Unlock()
+		}
 	}
+}
+
+// takeRetained locks the routes for a chunk of events, as readers where none of
+// them is retained, and returns the unlocking.
+func (s *Server) takeRetained(p int, chunk []*event.Event) (unlock func()) {
+	r := &s.routes.retained
+	if r.bucket == nil || !slices.ContainsFunc(chunk, func(e *event.Event) bool { return e.Retain }) {
+		s.routes.mu.RLock()
+		return s.routes.mu.RUnlock
+	}
+	s.routes.mu.Lock()
+	for _, e := range chunk {
+		r.take(e)
+	}
+	r.handled[p] = chunk[len(chunk)-1].Seq
+	return s.routes.mu.Unlock
 }
 
 func (s *Server) handOut(x *encoder, e *event.Event, now time.Time, matched []*subscription, touched []*session) ([]*subscription, []*session) {

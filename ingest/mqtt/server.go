@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/topic"
 )
@@ -27,6 +28,8 @@ type Options struct {
 	Authorizer    auth.Authorizer
 	Limits        ingest.Limits // the zero value: ingest.AWS()
 	Safety        ingest.Safety // the zero value: ingest.DefaultSafety()
+
+	Retained Bucket // of the retained messages; nil: there are none, and clients are told
 
 	Plain     string      // address of the listener without TLS, loopback only; "" for none
 	TLS       string      // address of the TLS listener; "" for none
@@ -60,7 +63,8 @@ type Server struct {
 	// to hand out. A session whose own reading has reached it is up to date.
 	routed []atomic.Uint64
 
-	wg sync.WaitGroup // goroutines of connections
+	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
+	wg   sync.WaitGroup // goroutines of connections
 
 	mu      sync.Mutex // guards what follows
 	ctx     context.Context
@@ -77,8 +81,9 @@ type listener struct {
 // routes is who gets what. The routers read it for each chunk of events; a
 // SUBSCRIBE writes it together with its SUBACK, so that no message overtakes it.
 type routes struct {
-	mu   sync.RWMutex
-	trie *topic.Trie[*subscription]
+	mu       sync.RWMutex
+	trie     *topic.Trie[*subscription]
+	retained retained
 }
 
 // New checks the options and opens the listeners.
@@ -109,6 +114,10 @@ func New(o Options) (_ *Server, err error) {
 	}
 	s.noise = noise{logger: o.Logger, now: o.Now}
 	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
+	s.routes.retained = retained{
+		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
+		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),
+	}
 	s.guard = newGuard(&s.safety, o.Now)
 	defer func() {
 		if err != nil {
@@ -176,15 +185,22 @@ func (s *Server) Addr(kind auth.Listener) net.Addr {
 }
 
 // Run serves until ctx ends; every goroutine it started has ended on return.
-// Clients are told (MQTT 5), and given a moment in which publishes under way are
+// The log must be running. Clients are told (MQTT 5), and given a moment in which publishes under way are
 // still acknowledged.
 func (s *Server) Run(ctx context.Context) error {
 	// Routers and appends outlive the connections.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	if err := s.restore(ctx); err != nil {
+		s.closeListeners()
+		return err
+	}
 	var routers, accepts sync.WaitGroup
 	for p := range s.routed {
 		after := s.log.Committed(p)
+		if s.routes.retained.bucket != nil {
+			after = s.routes.retained.handled[p]
+		}
 		s.routed[p].Store(after)
 		f, err := s.log.Follow(eventlog.FollowOptions{Partition: p, After: after})
 		if err != nil {
@@ -195,6 +211,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		routers.Go(func() { s.route(inner, p, f) })
 	}
+	routers.Go(func() { s.save(inner) })
 	s.mu.Lock()
 	s.ctx, s.running = inner, true
 	s.mu.Unlock()
@@ -263,9 +280,11 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		}
 		now := s.now().UnixNano()
+		s.tick.Store(now)
 		s.mu.Lock()
 		for _, c := range s.clients {
-			if now-c.lastRead.Load() > int64(c.keepAlive+c.keepAlive/2) {
+			// A client the log holds up cannot be heard, and is not overdue.
+			if c.idle.Load() && now-c.lastRead.Load() > int64(c.keepAlive+c.keepAlive/2) {
 				overdue = append(overdue, c)
 			}
 		}

@@ -17,6 +17,7 @@ type subscription struct {
 	qos    byte
 	id     uint32 // MQTT 5 subscription identifier; 0: none
 
+	retainHandling    byte
 	noLocal           bool
 	retainAsPublished bool
 	// start has, for each partition, the sequence behind which the subscription

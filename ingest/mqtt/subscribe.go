@@ -39,7 +39,7 @@ func (c *client) onSubscribe(body []byte) error {
 			continue
 		}
 		subs[i] = &subscription{
-			sess: c.sess, filter: f, qos: min(o.Qos, 1), id: uint32(o.Identifier),
+			sess: c.sess, retainHandling: o.RetainHandling, filter: f, qos: min(o.Qos, 1), id: uint32(o.Identifier),
 			noLocal: o.NoLocal, retainAsPublished: o.RetainAsPublished,
 		}
 		codes[i] = subs[i].qos
@@ -118,6 +118,13 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		}
 		s.subsVersion++
 		c.s.routes.trie.Add(sub.filter, sub)
+		if sub.retainHandling == 0 || sub.retainHandling == 1 && old == nil {
+			for _, m := range c.s.retainedFor(sub.filter) {
+				if s.may(m) {
+					s.retained = append(s.retained, waiting{m, sub, true})
+				}
+			}
+		}
 	}
 	s.buffer()
 	n := 2 + len(codes)
@@ -135,6 +142,7 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		}
 		s.buf = append(s.buf, code)
 	}
+	s.pump()
 }
 
 func (c *client) onUnsubscribe(body []byte) error {

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"encoding/binary"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -72,6 +73,8 @@ type reader struct {
 	buf   []byte
 	r, w  int
 	small int // reads in a row that were much smaller than the buffer
+	// idle is set while the client is waited for.
+	idle *atomic.Bool
 	// onRead is called after each read from the connection.
 	onRead func(now time.Time)
 	now    func() time.Time
@@ -125,7 +128,9 @@ func (rd *reader) buffered() int { return rd.w - rd.r }
 func (rd *reader) need(n int) error {
 	for rd.w-rd.r < n {
 		rd.makeRoom(n)
+		rd.idle.Store(true)
 		k, err := rd.c.Read(rd.buf[rd.w:])
+		rd.idle.Store(false)
 		if k > 0 {
 			if rd.w+k == len(rd.buf) && len(rd.buf) < readBufferMax {
 				rd.small = -1 // full: grow at the next chance

@@ -65,7 +65,8 @@ func start(t testing.TB, change func(*Options)) *rig {
 	if change != nil {
 		change(&o)
 	}
-	if l, ok := o.Log.(*fakeLog); ok {
+	l, fake := o.Log.(*fakeLog)
+	if fake {
 		r.log = l
 	}
 	leak := goleak.IgnoreCurrent()
@@ -86,7 +87,7 @@ func start(t testing.TB, change func(*Options)) *rig {
 		once.Do(func() {
 			cancel()
 			wg.Wait()
-			if tt, ok := t.(*testing.T); ok {
+			if tt, ok := t.(*testing.T); ok && fake { // the real log's goroutines live on
 				goleak.VerifyNone(tt, leak)
 			}
 		})

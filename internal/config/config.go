@@ -32,6 +32,7 @@ type Config struct {
 	TLS    TLS
 	NATS   NATS
 	Events Events
+	Dead   Dead
 	Retry  Retry
 	HTTP   HTTP
 	Safety Safety
@@ -67,6 +68,9 @@ type Events struct {
 	MaxSubjects int
 }
 
+// Dead bounds the stream of dead letters.
+type Dead struct{ MaxBytes int64 }
+
 // Retry is how long and how often an action is tried.
 type Retry struct {
 	For   time.Duration
@@ -75,8 +79,9 @@ type Retry struct {
 
 // HTTP is about webhooks.
 type HTTP struct {
-	AllowPrivate bool
-	EnableURL    string
+	AllowPrivate  bool
+	AllowNetworks []netip.Prefix
+	EnableURL     string
 }
 
 // Safety bounds what a stranger can cost, whatever Limits and Rates say.

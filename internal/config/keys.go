@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -43,8 +44,16 @@ var Keys = []Key{
 		"Streams the events are spread over. One keeps up with over 60,000 messages a second. Fixed when the data folder is made; a later change is refused."),
 	choice("limits", "aws", []string{"aws", "relaxed"}, func(c *Config) *string { return &c.Limits },
 		"Limits of shape, such as sizes and levels. aws: those of AWS IoT Core. relaxed: payloads of 1 MiB, topics of 1,024 bytes and 32 levels, 1,000 in flight, the MQTT standard where AWS differs from it."),
-	choice("rates", "off", []string{"off", "aws"}, func(c *Config) *string { return &c.Rates },
-		"Limits of rate. aws: 100 publishes and 512 KiB a second and connection, 1 CONNECT a second and client id. off: none."),
+	text("rates", "off", "off", func(c *Config) *string { return &c.Rates }, func(s string) error {
+		if s == "off" {
+			return nil
+		}
+		if s == "aws" {
+			return fmt.Errorf("aws is not there yet: this version holds no limits of rate")
+		}
+		return fmt.Errorf("expected off, found %q", s)
+	},
+		"Limits of rate. off: none, the only value of this version."),
 	text("rules_dir", "folder", "", func(c *Config) *string { return &c.RulesDir }, nil,
 		"A folder of rule files (.json, .yaml, .yml), applied at start and again when one changes. A bad file keeps the rule it had; a removed one leaves its rule, `weir rule delete` ends it. Empty: rules are made with `weir rule apply` only."),
 
@@ -74,6 +83,9 @@ var Keys = []Key{
 	count("events.max_subjects", "1000000", 1, 1<<30, func(c *Config) *int { return &c.Events.MaxSubjects },
 		"Different topics on the log at a time. Past it a new topic is refused with quota exceeded: each one costs memory."),
 
+	size("dead.max_bytes", "1GiB", 1<<20, math.MaxInt64, func(c *Config) *int64 { return &c.Dead.MaxBytes },
+		"How large the stream of dead letters may grow. At the limit the oldest go, counted and logged."),
+
 	duration("retry.for", "1h", time.Second, 30*24*time.Hour, func(c *Config) *time.Duration { return &c.Retry.For },
 		"How long an action waits for a destination that cannot be reached before its results go to the error action."),
 	choice("retry.tries", "weir", []string{"weir", "aws"}, func(c *Config) *string { return &c.Retry.Tries },
@@ -81,6 +93,8 @@ var Keys = []Key{
 
 	boolean("http.allow_private", "false", func(c *Config) *bool { return &c.HTTP.AllowPrivate },
 		"Allow webhooks to private and loopback addresses, and plain http. Off, the address is checked when it is dialled.").dev("true"),
+	networks("http.allow_networks", func(c *Config) *[]netip.Prefix { return &c.HTTP.AllowNetworks },
+		"Private networks webhooks may go to all the same, such as 10.20.0.0/16; plain http is allowed there."),
 	text("http.enable_url", "URL", "", func(c *Config) *string { return &c.HTTP.EnableURL }, optional(checkURL),
 		"Where the owner of a webhook confirms it, as it is reached from outside: a proxy in front of the control API. The path /confirmdestination/<token> is added. Empty: confirm with `weir destination confirm TOKEN`."),
 
@@ -180,6 +194,33 @@ func address(path, def string, at func(*Config) *string, help string) Key {
 	}), help)
 }
 
+func networks(path string, at func(*Config) *[]netip.Prefix, help string) Key {
+	return Key{Path: path, Type: "list of networks", Help: help, List: true,
+		get: func(c *Config) string {
+			var parts []string
+			for _, p := range *at(c) {
+				parts = append(parts, p.String())
+			}
+			return strings.Join(parts, ",")
+		},
+		set: func(c *Config, s string) error {
+			var out []netip.Prefix
+			for part := range strings.SplitSeq(s, ",") {
+				part = strings.TrimSpace(part)
+				if part == "" {
+					continue
+				}
+				p, err := netip.ParsePrefix(part)
+				if err != nil {
+					return fmt.Errorf("%q is not a network: expected one such as 10.20.0.0/16", part)
+				}
+				out = append(out, p.Masked())
+			}
+			*at(c) = out
+			return nil
+		}}
+}
+
 func list(path, def string, at func(*Config) *[]string, help string) Key {
 	return Key{Path: path, Type: "list of names", Default: def, Help: help, List: true,
 		get: func(c *Config) string { return strings.Join(*at(c), ",") },
@@ -233,7 +274,11 @@ func boolean(path, def string, at func(*Config) *bool, help string) Key {
 }
 
 func size(path, def string, min, max int64, at func(*Config) *int64, help string) Key {
-	return Key{Path: path, Type: "size, or auto", Default: def, Help: help,
+	typ := "size"
+	if def == "auto" {
+		typ = "size, or auto"
+	}
+	return Key{Path: path, Type: typ, Default: def, Help: help,
 		get: func(c *Config) string {
 			if *at(c) == 0 {
 				return "auto"
@@ -241,7 +286,7 @@ func size(path, def string, min, max int64, at func(*Config) *int64, help string
 			return FormatSize(*at(c))
 		},
 		set: func(c *Config, s string) error {
-			if s == "auto" {
+			if s == "auto" && def == "auto" {
 				*at(c) = 0
 				return nil
 			}

@@ -156,8 +156,13 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	var readable []string
+	for i := range o.Partitions {
+		readable = append(readable, "EVENTS-"+strconv.Itoa(i))
+	}
 	s, err := jet.Open(ctx, jet.Options{
-		Dir: o.Dir, URL: o.URL, Creds: o.Creds, Durability: o.Durability, MaxBytes: o.MaxBytes,
+		Readable: readable,
+		Dir:      o.Dir, URL: o.URL, Creds: o.Creds, Durability: o.Durability, MaxBytes: o.MaxBytes,
 		ListenAddr: o.ListenAddr, Logger: o.Logger, Deadline: o.Deadline,
 	})
 	if err != nil {

@@ -2,83 +2,127 @@ package server
 
 import (
 	"context"
-	"errors"
-	"slices"
+	"fmt"
 
 	"github.com/weir-iot/weir/actions"
-	"github.com/weir-iot/weir/actions/dynamodb"
-	webhook "github.com/weir-iot/weir/actions/http"
-	"github.com/weir-iot/weir/actions/republish"
-	"github.com/weir-iot/weir/actions/s3"
+	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/internal/errs"
-	"github.com/weir-iot/weir/internal/suggest"
 	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/lane"
 )
 
-// installed is every kind of action by name.
-func installed() map[string]actions.Kind {
-	kinds := map[string]actions.Kind{}
-	for _, k := range []actions.Kind{republish.Kind, webhook.Kind, s3.Kind, dynamodb.Kind, dynamodb.KindV2} {
-		kinds[k.Name] = k
+// plan says which lane of r is wanted.
+func plan(r *rules.Rule, p rules.SQLProgram, index int) actions.Plan {
+	a := &r.Actions[index]
+	out := actions.Plan{Rule: r.Name, Program: p.Program, Index: index, Kind: a.Kind, Params: a.Params}
+	if e := r.ErrorAction; e != nil {
+		out.ErrorKind, out.ErrorParams = e.Kind, e.Params
 	}
-	return kinds
-}
-
-// newAction makes an action of r. It validates all of it and connects to
-// nothing.
-func (s *Server) newAction(ctx context.Context, r *rules.Rule, p rules.SQLProgram, a *rules.Action, errorAction bool) (actions.Action, actions.Spec, error) {
-	const op = "rules.check"
-	k, ok := s.kinds[a.Kind]
-	if !ok {
-		var names []string
-		for name := range s.kinds {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		hint := "known: " + known(names)
-		if near, ok := suggest.Nearest(a.Kind, names); ok {
-			hint = "did you mean " + near + "?"
-		}
-		return nil, actions.Spec{}, errs.Errorf(op, errs.Invalid, "unknown action %q; %s", a.Kind, hint)
-	}
-	env := s.env
-	env.Rule = r.Name
-	env.Logger = s.logger.With("room", "actions", "rule", r.Name, "action", a.Kind)
-	owner := p.Program
-	if errorAction {
-		owner = owner.ForErrorAction()
-	}
-	env.Template = func(src string) (actions.Template, error) { return compileTemplate(src, owner) }
-	act, spec, err := k.New(ctx, env, a.Params)
-	if err != nil {
-		var coded *errs.Error
-		if !errors.As(err, &coded) {
-			err = errs.E(op, errs.Invalid, err)
-		}
-		return nil, spec, err
-	}
-	return act, spec, nil
+	return out
 }
 
 // makeLane implements rules.LaneMaker.
 func (s *Server) makeLane(ctx context.Context, spec rules.LaneSpec) (lane.Lane, error) {
-	r := spec.Rule
-	a := &r.Actions[spec.Index]
-	o := actions.LaneOptions{
-		Rule: r.Name, Index: spec.Index, Kind: a.Kind, Dead: s.dead, State: spec.State,
-		RetryFor: s.cfg.Retry.For, AWSRetries: s.cfg.Retry.Tries == "aws",
-		Logger: s.logger.With("room", "actions", "rule", r.Name, "action", a.Kind), Now: s.now,
+	p := plan(spec.Rule, spec.Program.(rules.SQLProgram), spec.Index)
+	p.State = spec.State
+	return s.lanes.NewLane(ctx, p)
+}
+
+// graveyard is the stream DEAD as the control API wants it.
+type graveyard struct{ s *Server }
+
+func deadLetter(l *actions.Letter) control.DeadLetter {
+	d := control.DeadLetter{
+		Seq: l.Seq, ID: l.Result.ID.String(), Rule: l.Rule, Action: l.Kind, Topic: string(l.Result.Event.Topic), ClientID: l.Result.Event.ClientID,
+		Time: l.Time, Reason: l.Error, Payload: l.Result.Payload, Original: l.Result.Event.Payload,
 	}
-	var err error
-	if o.Action, o.Spec, err = s.newAction(ctx, r, spec.Program.(rules.SQLProgram), a, false); err != nil {
+	if l.ErrorAction != "" {
+		d.Reason += "; the error action: " + l.ErrorAction
+	}
+	if l.Evaluation {
+		d.Reason = "evaluating the statement failed: " + d.Reason
+	}
+	return d
+}
+
+// List implements control.DeadLetters.
+func (g graveyard) List(ctx context.Context, rule string, after uint64, max int) ([]control.DeadLetter, error) {
+	letters, err := g.s.dead.List(ctx, rule, after, max)
+	if err != nil {
 		return nil, err
 	}
-	if e := r.ErrorAction; e != nil {
-		o.ErrorKind = e.Kind
-		if o.ErrorAction, o.ErrorSpec, err = s.newAction(ctx, r, spec.Program.(rules.SQLProgram), e, true); err != nil {
-			return nil, errors.Join(err, o.Action.Close(ctx))
+	out := make([]control.DeadLetter, 0, len(letters))
+	for _, l := range letters {
+		out = append(out, deadLetter(l))
+	}
+	return out, nil
+}
+
+// Get implements control.DeadLetters.
+func (g graveyard) Get(ctx context.Context, seq uint64) (*control.DeadLetter, error) {
+	l, err := g.s.dead.Get(ctx, seq)
+	if errs.Is(err, errs.NotFound) {
+		return nil, errs.Errorf("dead.Get", errs.NotFound, "there is no dead letter %d; `weir dead list` shows them", seq)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := deadLetter(l)
+	return &d, nil
+}
+
+// maxRedrive bounds one request: each letter is a delivery.
+const maxRedrive = 10_000
+
+// Redrive implements control.DeadLetters. A letter goes through the action its
+// rule has now at the place it had: who mended the rule wants that.
+func (g graveyard) Redrive(ctx context.Context, rule string, seqs []uint64) (*control.Redriven, error) {
+	if len(seqs) == 0 {
+		for after := uint64(0); len(seqs) < maxRedrive; {
+			letters, err := g.s.dead.List(ctx, rule, after, 1000)
+			if err != nil {
+				return nil, err
+			}
+			if len(letters) == 0 {
+				break
+			}
+			for _, l := range letters {
+				seqs, after = append(seqs, l.Seq), l.Seq
+			}
 		}
 	}
-	return actions.NewLane(o), nil
+	delivered, failed := g.s.dead.Redrive(ctx, seqs, g.deliver)
+	out := &control.Redriven{Delivered: delivered, Failed: len(failed)}
+	for _, seq := range seqs {
+		if err := failed[seq]; err != nil && len(out.Errors) < 20 {
+			out.Errors = append(out.Errors, fmt.Sprintf("%d: %s", seq, errs.Text(err)))
+		}
+	}
+	return out, nil
+}
+
+func (g graveyard) deliver(ctx context.Context, l *actions.Letter) error {
+	const op = "dead.Redrive"
+	switch {
+	case l.Evaluation:
+		return errs.Errorf(op, errs.Invalid, "evaluating the statement failed for this message: there is no result to deliver")
+	case l.Omitted:
+		return errs.Errorf(op, errs.Invalid, "the result was too large to be kept")
+	}
+	stored, err := g.s.store.Get(ctx, l.Rule)
+	if errs.Is(err, errs.NotFound) {
+		return errs.Errorf(op, errs.NotFound, "the rule %s does not exist any more", l.Rule)
+	}
+	if err != nil {
+		return err
+	}
+	r := stored.Rule
+	if l.Index >= len(r.Actions) || r.Actions[l.Index].Kind != l.Kind {
+		return errs.Errorf(op, errs.Conflict, "the rule %s has no action %s at place %d any more", l.Rule, l.Kind, l.Index+1)
+	}
+	p, err := g.s.language.Compile(r)
+	if err != nil {
+		return err
+	}
+	return g.s.lanes.Deliver(ctx, plan(r, p.(rules.SQLProgram), l.Index), l.Result)
 }

@@ -1,12 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weir-iot/weir/control"
@@ -30,7 +29,7 @@ func (r *ruleService) List(ctx context.Context) ([]control.Rule, error) {
 	}
 	list := make([]control.Rule, 0, len(stored))
 	for i := range stored {
-		list = append(list, ruleOf(&stored[i], status[stored[i].Rule.Name]))
+		list = append(list, r.ruleOf(&stored[i], status[stored[i].Rule.Name]))
 	}
 	return list, nil
 }
@@ -50,14 +49,18 @@ func (r *ruleService) Get(ctx context.Context, name string) (*control.Rule, erro
 			status = st
 		}
 	}
-	rule := ruleOf(&stored, status)
-	if rule.Document, err = json.Marshal(stored.Rule); err != nil {
+	rule := r.ruleOf(&stored, status)
+	var document bytes.Buffer
+	e := json.NewEncoder(&document)
+	e.SetEscapeHTML(false) // people read it: < stays <
+	if err := e.Encode(stored.Rule); err != nil {
 		return nil, errs.E("rules.Get", errs.Internal, err)
 	}
+	rule.Document = document.Bytes()
 	return &rule, nil
 }
 
-func ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
+func (r *ruleService) ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
 	out := control.Rule{
 		Name: st.Rule.Name, SQL: st.Rule.SQL, Description: st.Rule.Description, Enabled: !st.Rule.Disabled,
 		Version: st.Version, CreatedAt: st.CreatedAt, UpdatedAt: st.UpdatedAt, Problem: status.Error, Actions: []control.Lane{},
@@ -68,6 +71,8 @@ func ruleOf(st *rules.Stored, status rules.RuleStatus) control.Rule {
 		switch {
 		case a.Breaker != "" && a.Breaker != "closed":
 			lane.State = "destination down"
+		case a.Lanes < r.s.log.Partitions() && out.Enabled:
+			lane.State = "starting"
 		case !a.AtHead:
 			lane.State = "catching up"
 		default:
@@ -196,22 +201,14 @@ func (s *Server) checkRule(ctx context.Context, r *rules.Rule) error {
 		return errs.Errorf(op, errs.Invalid, "the rule has no action")
 	}
 	for i := range r.Actions {
-		a, _, err := s.newAction(ctx, r, p, &r.Actions[i], false)
-		if err != nil {
-			return err
-		}
-		if err := a.Close(ctx); err != nil {
-			return err
+		if err := s.lanes.Check(ctx, r.Name, p.Program, r.Actions[i].Kind, r.Actions[i].Params, false); err != nil {
+			return errs.E(op, errs.Invalid, err)
 		}
 	}
-	if r.ErrorAction == nil {
-		return nil
+	if e := r.ErrorAction; e != nil {
+		if err := s.lanes.Check(ctx, r.Name, p.Program, e.Kind, e.Params, true); err != nil {
+			return errs.E(op, errs.Invalid, err)
+		}
 	}
-	a, _, err := s.newAction(ctx, r, p, r.ErrorAction, true)
-	if err != nil {
-		return err
-	}
-	return errors.Join(a.Close(ctx))
+	return nil
 }
-
-func known(kinds []string) string { return strings.Join(kinds, ", ") }

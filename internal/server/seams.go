@@ -2,10 +2,7 @@ package server
 
 import (
 	"context"
-	"sync"
 
-	"github.com/weir-iot/weir/actions"
-	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/eval"
@@ -29,25 +26,4 @@ func warnings(l rules.SQL, r *rules.Rule) []sql.Error {
 	}
 	_, w, _ := eval.Compile(stmt, eval.Options{Version: r.SQLVersion, RuleName: r.Name, AccountID: l.AccountID, Lookups: l.Lookups})
 	return w
-}
-
-// template is a substitution template as actions want it.
-type template struct{ *eval.Template }
-
-func compileTemplate(src string, owner *eval.Program) (actions.Template, error) {
-	t, err := eval.CompileTemplate(src, owner)
-	if err != nil {
-		return nil, err
-	}
-	return template{t}, nil
-}
-
-// machines are for templates, which actions execute from goroutines of their
-// own.
-var machines = sync.Pool{New: func() any { return eval.NewMachine() }}
-
-func (t template) Execute(ctx context.Context, e *event.Event) (string, error) {
-	m := machines.Get().(*eval.Machine)
-	defer machines.Put(m)
-	return t.Template.Execute(ctx, m, e)
 }

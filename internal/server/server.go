@@ -27,6 +27,7 @@ import (
 	"github.com/weir-iot/weir/actions"
 	"github.com/weir-iot/weir/actions/awsenv"
 	webhook "github.com/weir-iot/weir/actions/http"
+	"github.com/weir-iot/weir/actions/install"
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/ingest"
@@ -71,9 +72,8 @@ type Server struct {
 	localS3      *localstore.Server // nil: AWS as the environment says
 	destinations *webhook.Destinations
 	language     rules.SQL
-	kinds        map[string]actions.Kind
-	env          actions.Env // what is the same for all actions
-	dead         deadLetters
+	lanes        *actions.Maker
+	dead         *actions.Dead
 	store        *rules.Store
 	engine       *rules.Engine
 	gateway      *mqtt.Server
@@ -146,7 +146,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	err := parts.wait(ctx)
-	s.logger.Info("stopped", "err", err)
+	if err != nil {
+		s.logger.Error("stopped", "err", err)
+	} else {
+		s.logger.Info("stopped")
+	}
 	return err
 }
 
@@ -193,6 +197,9 @@ func (s *Server) openLog(ctx context.Context) error {
 		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry,
 	})
 	if err != nil {
+		if strings.Contains(err.Error(), "is in use by another process") {
+			return &FolderError{Dir: s.cfg.DataDir}
+		}
 		return portTaken("listen.nats", s.cfg.Listen.NATS, err)
 	}
 	s.log = log
@@ -235,7 +242,7 @@ func (s *Server) openActions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	policy := webhook.Policy{AllowPrivate: s.cfg.HTTP.AllowPrivate}
+	policy := webhook.Policy{AllowPrivate: s.cfg.HTTP.AllowPrivate, AllowNetworks: s.cfg.HTTP.AllowNetworks}
 	s.destinations, err = webhook.OpenDestinations(ctx, webhook.DestinationOptions{
 		Store: destinationStore{b}, AccountID: s.cfg.AccountID, Region: s.cfg.Region, EnableURL: s.cfg.HTTP.EnableURL,
 		Policy: policy, EnableLoopback: s.o.Dev && s.cfg.HTTP.AllowPrivate, Logger: s.logger.With("room", "actions"), Now: s.now,
@@ -244,13 +251,21 @@ func (s *Server) openActions(ctx context.Context) error {
 		return err
 	}
 	limits := s.limits()
-	s.env = actions.Env{
-		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Publish: s.log.Publish, TopicLimits: limits.Topic(),
-		AWS: awsenv.New(o).Config, AllowPrivate: s.cfg.HTTP.AllowPrivate, Destinations: s.destinations,
+	logger := s.logger.With("room", "actions")
+	s.dead, err = actions.OpenDead(s.log, s.cfg.Dead.MaxBytes, logger)
+	if err != nil {
+		return err
 	}
-	s.kinds = installed()
-	s.dead, err = openDead(ctx, s)
-	return err
+	s.lanes = &actions.Maker{
+		Kinds: install.Kinds(),
+		Env: actions.Env{
+			AccountID: s.cfg.AccountID, Region: s.cfg.Region, Logger: logger, Publish: s.log.Publish, TopicLimits: limits.Topic(),
+			AWS: awsenv.New(o).Config, AllowPrivate: policy.AllowPrivate, AllowNetworks: policy.AllowNetworks, Destinations: s.destinations,
+		},
+		Dead: s.dead,
+		Lane: actions.LaneOptions{RetryFor: s.cfg.Retry.For, AWSRetries: s.cfg.Retry.Tries == "aws", Logger: logger, Now: s.now},
+	}
+	return nil
 }
 
 func (s *Server) openRules(ctx context.Context) error {
@@ -339,7 +354,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: s.dead,
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s},
 		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
@@ -371,6 +386,13 @@ func (s *Server) healthy(context.Context) error {
 		return errors.New("starting")
 	}
 	return s.log.Ready()
+}
+
+// FolderError says that another Weir runs on the data folder.
+type FolderError struct{ Dir string }
+
+func (e *FolderError) Error() string {
+	return fmt.Sprintf("another Weir runs on the data folder %s", e.Dir)
 }
 
 // PortError says that a listener's port is taken.

@@ -71,7 +71,7 @@ type compiler struct {
 	source   string
 	version  Version
 	program  *Program
-	err      *sql.Error // the first mistake
+	err      *sql.Error // the mistake that stands first
 	warnings []sql.Error
 	scope    *scope
 	depth    int // deepest scope
@@ -120,7 +120,7 @@ func (s *scope) close() (*shape, int32) {
 }
 
 func (c *compiler) fail(span sql.Span, hint, format string, args ...any) {
-	if c.err == nil {
+	if c.err == nil || span.From < c.err.Span.From {
 		c.err = sql.At(c.source, span, hint, format, args...)
 	}
 }

@@ -3,6 +3,7 @@ package eval
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,8 +136,8 @@ func ask(c *Call, function string, args []string, call func(context.Context) ([]
 		switch {
 		case errs.Is(err, errs.NotFound):
 			return answer{}
-		case err != nil && ctx.Err() != nil:
-			return answer{err: errs.Errorf("eval."+function, errs.Timeout, "no answer within %v: %w", lookupTime, err)}
+		case errors.Is(err, context.DeadlineExceeded):
+			return answer{err: errs.Errorf("eval."+function, errs.Timeout, "no answer in time: %w", err)}
 		case err != nil:
 			return answer{err: errs.E("eval."+function, errs.KindOf(err), err)}
 		}

@@ -22,7 +22,9 @@ var regexpFunctions = []Function{
 			if !ok {
 				return Value{}
 			}
-			found, err := re.Match(s)
+			b := c.regexBudget()
+			found, err := re.Match(s, b)
+			c.regexSpent(b)
 			if err != nil {
 				return c.RegexLimitHit()
 			}
@@ -54,7 +56,9 @@ var regexpFunctions = []Function{
 			if !ok {
 				return Value{}
 			}
-			from, to, found, err := re.FindFirst(s)
+			b := c.regexBudget()
+			from, to, found, err := re.FindFirst(s, b)
+			c.regexSpent(b)
 			switch {
 			case err != nil:
 				return c.RegexLimitHit()
@@ -108,6 +112,22 @@ func prepareReplacement(args []*Value, v Version) any {
 	return p
 }
 
+// regexWork is what a step of a regular expression takes of the evaluation's
+// work.
+const regexWork = 8
+
+// regexBudget returns the steps one regular expression may take: half of what
+// the evaluation has left, so that patterns that are given up leave enough for
+// the rest of the statement, however many items it calls them for.
+func (c *Call) regexBudget() *javaregexp.Budget {
+	return &javaregexp.Budget{Steps: max(c.m.steps, 0) / (2 * regexWork)}
+}
+
+// regexSpent takes what is gone of b from the evaluation's work.
+func (c *Call) regexSpent(b *javaregexp.Budget) {
+	c.m.steps -= (max(c.m.steps, 0)/(2*regexWork) - b.Steps) * regexWork
+}
+
 // maxCachedPattern bounds the patterns that come with messages and are kept.
 const maxCachedPattern = 512
 
@@ -156,7 +176,9 @@ func regexpReplace(c *Call, args []Value) Value {
 			return Value{}
 		}
 	}
-	out, err := re.Replace(s, repl, max(c.m.left, 0))
+	b := c.regexBudget()
+	out, err := re.Replace(s, repl, max(c.m.left, 0), b)
+	c.regexSpent(b)
 	switch err {
 	case nil:
 	case javaregexp.ErrTooLong:

@@ -318,6 +318,23 @@ func TestRegexLimitIsCounted(t *testing.T) {
 	}
 }
 
+// However many items a nested query calls a catastrophic pattern for, the
+// evaluation ends soon.
+func TestRegexWorkIsBoundedPerEvaluation(t *testing.T) {
+	payload := `{"l": [` + strings.TrimSuffix(strings.Repeat(`"`+strings.Repeat("a", 60)+`!",`, 1000), ",") + `]}`
+	for _, expr := range []string{
+		"(SELECT VALUE regexp_matches(x, '(a+)+(?=b)') FROM l AS x)",
+		"(SELECT VALUE regexp_matches(x, '(a+)+$') FROM l AS x)",
+		"(SELECT VALUE regexp_replace(x, '(a+)+(?=b)|c', '') FROM l AS x)",
+	} {
+		begin := time.Now()
+		_, err := evaluate(t, expr, eval.Options{Version: "2016-03-23"}, exampleEvent(eval.Example{Payload: payload}))
+		if d := time.Since(begin); d > 3*time.Second {
+			t.Errorf("%s took %v (%v)", expr, d, err)
+		}
+	}
+}
+
 // The same message gives the same values, another one others.
 func TestRandomValuesAreRepeated(t *testing.T) {
 	a, b := exampleEvent(eval.Example{}), exampleEvent(eval.Example{})

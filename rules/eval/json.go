@@ -62,21 +62,24 @@ const (
 func (s *scan) str(i int) (end int, escaped bool) {
 	b := s.b
 	for i+8 <= len(b) {
-		w := binary.LittleEndian.Uint64(b[i:])
-		q, e := w^lows*'"', w^lows*'\\'
-		// The lowest bit set is exact: borrows only reach above it.
-		hit := ((w - lows*' ') | (q - lows) | (e - lows) | w) & highs
-		if hit == 0 {
-			i += 8
+		k := stop(binary.LittleEndian.Uint64(b[i:]))
+		if i += k; k == 8 {
 			continue
 		}
-		i += bits.TrailingZeros64(hit) >> 3
 		if b[i] == '"' {
 			return i + 1, false
 		}
 		break
 	}
 	return s.strSlow(i)
+}
+
+// stop returns the index of the first of the eight bytes of w that does not
+// stand for itself in a string, or is beyond ASCII; 8 where all do.
+func stop(w uint64) int {
+	q, e := w^lows*'"', w^lows*'\\'
+	// The lowest bit set is exact: borrows only reach above it.
+	return bits.TrailingZeros64(((w-lows*' ')|(q-lows)|(e-lows)|w)&highs) >> 3
 }
 
 // strSlow is str from i on, where there is no more than the end of the text, or
@@ -155,6 +158,13 @@ func (s *scan) number(i int) int {
 	}
 	i++
 	if first != '0' {
+		for i+8 <= len(b) {
+			w := binary.LittleEndian.Uint64(b[i:])
+			if w&(lows*0xf0) != lows*'0' || (w+lows*6)&(lows*0xf0) != lows*'0' {
+				break
+			}
+			i += 8
+		}
 		for uint(i) < uint(len(b)) && b[i]-'0' <= 9 {
 			i++
 		}

@@ -52,6 +52,7 @@ const (
 	inSteps       = 5         // of an item of x IN set, besides its bytes
 	maxVarBytes   = 128 << 10 // of the variables of a SET clause together
 	maxCached     = 256       // entries of Machine.cache
+	maxCachedKey  = 1 << 10   // bytes of a key
 	maxKept       = 64 << 10  // bytes a buffer may keep from one evaluation to the next
 )
 
@@ -170,6 +171,9 @@ func (m *Machine) mendable() bool {
 func (m *Machine) cached(kind, key string, build func() any) any {
 	if v, ok := m.cache[cacheKey{kind, key}]; ok {
 		return v
+	}
+	if len(key) > maxCachedKey {
+		return build()
 	}
 	if m.cache == nil || len(m.cache) >= maxCached {
 		m.cache = make(map[cacheKey]any)

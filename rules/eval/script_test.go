@@ -207,3 +207,5 @@ func (s *script) line(word, rest string) error {
 	}
 	return nil
 }
+
+func eventTopic(s string) topic.Name { return topic.Name(s) }

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"encoding/binary"
 	"unicode/utf8"
 )
 
@@ -90,7 +91,15 @@ func (s *scan) object(i, depth int, sh *shape) int {
 			return -1
 		}
 		start := i + 1
-		end, escaped := s.str(start)
+		end, escaped := start, false
+		if start+8 <= len(b) {
+			end += stop(binary.LittleEndian.Uint64(b[start:]))
+		}
+		if uint(end) < uint(len(b)) && b[end] == '"' {
+			end++
+		} else {
+			end, escaped = s.str(end)
+		}
 		if uint(end) >= uint(len(b)) {
 			return -1
 		}

@@ -47,6 +47,11 @@ func (s *Store) state() (gen uint64, broken error, change <-chan struct{}) {
 // Run watches the disk and opens the store again whenever an appender has lost
 // it, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	if s.o.ListenAddr != "" {
+		served := make(chan struct{})
+		go func() { s.serveReaders(ctx); close(served) }()
+		defer func() { <-served }()
+	}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	var retry time.Time // no reopening before

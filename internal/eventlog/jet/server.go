@@ -50,7 +50,7 @@ func newSecret() (string, error) {
 // Check implements server.Authentication.
 func (g *gate) Check(c server.ClientAuthentication) bool {
 	o := c.GetOpts()
-	if o.JWT == "" {
+	if o.Sig == "" {
 		if o.Username != "weir" || subtle.ConstantTimeCompare([]byte(o.Password), []byte(g.secret)) != 1 {
 			return false
 		}
@@ -59,10 +59,8 @@ func (g *gate) Check(c server.ClientAuthentication) bool {
 		}
 		return g.register(c, weirAccount, nil)
 	}
-	claims, err := jwt.DecodeUserClaims(o.JWT)
-	if err != nil || g.reader == "" || claims.Subject != g.reader {
-		return false
-	}
+	// There is one reader, so which user signed is known; the JWT that comes
+	// with the signature says nothing more.
 	key, err := nkeys.FromPublicKey(g.reader)
 	if err != nil {
 		return false
@@ -89,12 +87,7 @@ func (g *gate) register(c server.ClientAuthentication, account string, p *server
 // readerPermissions: ask the imported services, receive answers.
 var readerPermissions = &server.Permissions{
 	Publish: &server.SubjectPermission{Allow: []string{
-		"$JS.API.INFO",
-		"$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.*",
-		"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DURABLE.CREATE.>",
-		"$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*",
-		"$JS.API.CONSUMER.DELETE.>", "$JS.API.CONSUMER.MSG.NEXT.>",
-		"$JS.API.DIRECT.GET.>", "$JS.ACK.>",
+		"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.>", "$JS.API.DIRECT.GET.>", "$JS.ACK.>",
 	}},
 	Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 }
@@ -130,13 +123,17 @@ func startServer(o Options, g *gate, maxStore int64) (*server.Server, error) {
 	if o.Durability == Disk {
 		sync = "sync_interval: always"
 	}
+	exports, imports := "", ""
+	if o.ListenAddr != "" {
+		exports, imports = readerConfig(o.Readable)
+	}
 	conf := fmt.Sprintf(`
 jetstream { store_dir: %q, max_file_store: %d, max_memory_store: %d, %s }
 accounts {
 	%s { jetstream: enabled, exports: [ %s ] }
 	%s { imports: [ %s ] }
 }
-`, o.Dir, maxStore, maxStore, sync, weirAccount, readerExports(), readerAccount, readerImports())
+`, o.Dir, maxStore, maxStore, sync, weirAccount, exports, readerAccount, imports)
 	opts := &server.Options{}
 	if err := opts.ProcessConfigString(conf); err != nil {
 		return nil, err

@@ -40,8 +40,9 @@ type Options struct {
 	Dir        string // of the embedded server
 	URL, Creds string // of an external cluster; URL may list several, comma separated
 	Durability Durability
-	MaxBytes   int64 // that the streams may take together; 0: a part of the volume
-	ListenAddr string
+	MaxBytes   int64    // that the streams may take together; 0: a part of the volume
+	ListenAddr string   // of the embedded server, for data teams; "": none
+	Readable   []string // the streams data teams may read
 	Logger     *slog.Logger
 	// Deadline is how long a commit may go without an answer before its
 	// outcome counts as unknown; 0: 10 s. A full disk is noticed sooner.

@@ -224,12 +224,20 @@ func (m *matcher) try(at int) outcome {
 			}
 			end, least := pos, pos
 			n := int32(0)
+			set := in.set
 			for n < most && end < len(text) {
-				r, w := m.rune(end)
-				if !in.set.has(r) {
-					break
+				if c := text[end]; c < utf8.RuneSelf {
+					if set.ascii[c>>6]&(1<<(c&63)) == 0 {
+						break
+					}
+					end++
+				} else {
+					r, w := utf8.DecodeRuneInString(text[end:])
+					if !set.has(r) {
+						break
+					}
+					end += w
 				}
-				end += w
 				if n++; n == in.min {
 					least = end
 				}

@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"sync/atomic"
 )
 
 const (
@@ -26,8 +25,6 @@ const (
 	// trySteps, and some for each byte, is what a pattern gets that RE2 can take
 	// over.
 	trySteps = 20_000
-	// maxLinear bounds the instructions of RE2 times the bytes it reads.
-	maxLinear = 500_000
 
 	minStack     = 4 << 10 // frames of 16 bytes
 	stackPerByte = 3
@@ -53,7 +50,6 @@ type Regexp struct {
 	re2Size int            // instructions, about
 	dollar  bool
 	look    bool
-	slow    atomic.Bool // the matcher gave up before: begin with RE2
 }
 
 // Compile reads a pattern of java.util.regex. The error is a *SyntaxError.
@@ -75,8 +71,28 @@ func (re *Regexp) String() string { return re.pattern }
 // Groups returns the number of capturing groups.
 func (re *Regexp) Groups() int { return re.groups }
 
-// linear returns re for RE2, nil if it has none for this text.
-func (re *Regexp) linear(text string) *regexp.Regexp {
+// Budget is the work several calls may take together, in steps of about 10 ns.
+// A single call never takes more than about 2 ms, whatever is left; nil is a
+// budget for one call.
+type Budget struct{ Steps int }
+
+// allow returns what one call may take.
+func (b *Budget) allow() int {
+	if b == nil {
+		return maxSteps
+	}
+	return min(b.Steps, maxSteps)
+}
+
+func (b *Budget) take(n int) {
+	if b != nil {
+		b.Steps -= max(n, 1)
+	}
+}
+
+// linear returns re for RE2, nil if it has none for this text or it would take
+// more than allowed.
+func (re *Regexp) linear(text string, allowed int) *regexp.Regexp {
 	re.re2Once.Do(func() {
 		w := re2Text{ok: true}
 		w.write(re.root)
@@ -90,7 +106,7 @@ func (re *Regexp) linear(text string) *regexp.Regexp {
 		re.re2, re.dollar, re.look = c, w.dollar, w.look
 		re.re2Size = re.root.weight()
 	})
-	if re.re2 == nil || re.re2Size*len(text) > maxLinear || re.dollar && endsInTerminator(text) {
+	if re.re2 == nil || re.re2Size*len(text) > allowed || re.dollar && endsInTerminator(text) {
 		return nil
 	}
 	return re.re2
@@ -120,50 +136,57 @@ func (n *node) weight() int {
 }
 
 // Match reports whether the pattern occurs anywhere in text.
-func (re *Regexp) Match(text string) (bool, error) {
-	_, _, ok, err := re.FindFirst(text)
+func (re *Regexp) Match(text string, b *Budget) (bool, error) {
+	_, _, ok, err := re.FindFirst(text, b)
 	return ok, err
 }
 
 // FindFirst returns the bounds, in bytes, of the first match.
-func (re *Regexp) FindFirst(text string) (from, to int, ok bool, err error) {
-	if len(text) > maxCount {
-		return 0, 0, false, ErrLimit
-	}
-	if re.slow.Load() {
-		if lin := re.linear(text); lin != nil {
-			return linearBounds(lin, text)
-		}
-	}
-	o := gaveUp
-	budgets := [2]int{trySteps + 4*len(text), maxSteps}
-	for i, steps := range budgets {
-		if i == 0 && steps >= maxSteps {
-			continue
-		}
+func (re *Regexp) FindFirst(text string, b *Budget) (from, to int, ok bool, err error) {
+	err = re.within(text, b, func(steps int) (left int, err error) {
 		m := newMatcher(re.prog, text, steps)
-		o = m.find(0)
-		if o == matched {
-			from, to = int(m.caps[0]), int(m.caps[1])
+		defer m.free()
+		switch m.find(0) {
+		case gaveUp:
+			return m.steps, ErrLimit
+		case matched:
+			from, to, ok = int(m.caps[0]), int(m.caps[1]), true
 		}
-		m.free()
-		if o != gaveUp {
-			return from, to, o == matched, nil
+		return m.steps, nil
+	}, func(left int) (int, error) {
+		lin := re.linear(text, left)
+		if lin == nil {
+			return left, ErrLimit
 		}
-		if lin := re.linear(text); lin != nil {
-			re.slow.Store(true)
-			return linearBounds(lin, text)
+		if loc := lin.FindStringIndex(text); loc != nil {
+			from, to, ok = loc[0], loc[1], true
 		}
-	}
-	return 0, 0, false, ErrLimit
+		return left - re.re2Size*len(text), nil
+	})
+	return from, to, ok, err
 }
 
-func linearBounds(lin *regexp.Regexp, text string) (from, to int, ok bool, err error) {
-	loc := lin.FindStringIndex(text)
-	if loc == nil {
-		return 0, 0, false, nil
+// within runs a search within b: by backtracking, then by RE2, then by
+// backtracking with all that is left. Both return what they leave, ErrLimit
+// where that did not do.
+func (re *Regexp) within(text string, b *Budget, backtrack, linear func(steps int) (left int, err error)) error {
+	if len(text) > maxCount {
+		return ErrLimit
 	}
-	return loc[0], loc[1], true, nil
+	allowed := b.allow()
+	left := allowed
+	defer func() { b.take(allowed - left) }()
+	try := min(allowed, trySteps+4*len(text))
+	rest, err := backtrack(try)
+	left -= try - rest
+	if err != ErrLimit || left <= 0 {
+		return err
+	}
+	if left, err = linear(left); err != ErrLimit || try == allowed {
+		return err
+	}
+	left, err = backtrack(left)
+	return err
 }
 
 // Replacement is a compiled replacement for one Regexp.
@@ -248,83 +271,57 @@ func (re *Regexp) CompileReplacement(repl string) (*Replacement, error) {
 
 // ReplaceAll compiles repl and replaces every match in text. The result has at
 // most limit bytes.
-func (re *Regexp) ReplaceAll(text, repl string, limit int) (string, error) {
+func (re *Regexp) ReplaceAll(text, repl string, limit int, b *Budget) (string, error) {
 	r, err := re.CompileReplacement(repl)
 	if err != nil {
 		return "", err
 	}
-	return re.Replace(text, r, limit)
+	return re.Replace(text, r, limit, b)
 }
 
 // Replace replaces every match in text by r, which must have been compiled for
 // re. The result has at most limit bytes: ErrTooLong. Text without a match is
 // returned as it is.
-func (re *Regexp) Replace(text string, r *Replacement, limit int) (string, error) {
-	if len(text) > maxCount {
-		return "", ErrLimit
-	}
-	if re.slow.Load() {
-		if out, err := re.linearReplace(text, r, limit); err != ErrLimit {
-			return out, err
-		}
-		return re.backtrackAll(text, r, limit, maxSteps)
-	}
-	if steps := trySteps + 4*len(text); steps < maxSteps {
-		if out, err := re.backtrackAll(text, r, limit, steps); err != ErrLimit {
-			return out, err
-		}
-		if out, err := re.linearReplace(text, r, limit); err != ErrLimit {
-			re.slow.Store(true)
-			return out, err
-		}
-	}
-	return re.backtrackAll(text, r, limit, maxSteps)
-}
-
-// linearReplace is Replace by RE2, ErrLimit where that one cannot do it.
-func (re *Regexp) linearReplace(text string, r *Replacement, limit int) (string, error) {
-	lin := re.linearAll(text)
-	if lin == nil {
-		return "", ErrLimit
-	}
-	budget := maxLinear
-	return replaceLoop(text, r, limit, func(pos int) (caps []int32, err error) {
-		if budget -= (len(text) - pos) * re.re2Size; budget < 0 {
-			return nil, ErrLimit
-		}
-		for _, i := range lin.FindStringSubmatchIndex(text[pos:]) {
-			if i >= 0 {
-				i += pos
+func (re *Regexp) Replace(text string, r *Replacement, limit int, b *Budget) (out string, err error) {
+	err = re.within(text, b, func(steps int) (left int, err error) {
+		m := newMatcher(re.prog, text, steps)
+		defer m.free()
+		out, err = replaceLoop(text, r, limit, func(pos int) ([]int32, error) {
+			switch m.find(pos) {
+			case failed:
+				return nil, nil
+			case gaveUp:
+				return nil, ErrLimit
 			}
-			caps = append(caps, int32(i))
+			m.last = int(m.caps[1])
+			return m.caps, nil
+		})
+		return m.steps, err
+	}, func(left int) (int, error) {
+		lin := re.linear(text, left)
+		if lin == nil || re.look || re.minLen == 0 {
+			// The rest of a text is not like the whole; empty matches follow other rules.
+			return left, ErrLimit
 		}
-		return caps, nil
+		spent := 0
+		out, err = replaceLoop(text, r, limit, func(pos int) (caps []int32, err error) {
+			if spent += (len(text) - pos) * re.re2Size; spent > left {
+				return nil, ErrLimit
+			}
+			for _, i := range lin.FindStringSubmatchIndex(text[pos:]) {
+				if i >= 0 {
+					i += pos
+				}
+				caps = append(caps, int32(i))
+			}
+			return caps, nil
+		})
+		return left - min(spent, left), err
 	})
-}
-
-// linearAll is linear for patterns that can be searched for in the rest of a
-// text as in the whole of it, and never match nothing.
-func (re *Regexp) linearAll(text string) *regexp.Regexp {
-	lin := re.linear(text)
-	if lin == nil || re.look || re.minLen == 0 {
-		return nil
+	if err != nil {
+		return "", err
 	}
-	return lin
-}
-
-func (re *Regexp) backtrackAll(text string, r *Replacement, limit, steps int) (string, error) {
-	m := newMatcher(re.prog, text, steps)
-	defer m.free()
-	return replaceLoop(text, r, limit, func(pos int) ([]int32, error) {
-		switch m.find(pos) {
-		case failed:
-			return nil, nil
-		case gaveUp:
-			return nil, ErrLimit
-		}
-		m.last = int(m.caps[1])
-		return m.caps, nil
-	})
+	return out, nil
 }
 
 // replaceLoop goes from match to match as Matcher.find does: after an empty one
@@ -381,47 +378,4 @@ func (r *Replacement) expand(out []byte, text string, caps []int32) []byte {
 		}
 	}
 	return out
-}
-
-// Cache keeps the patterns compiled last, for patterns that come with the
-// messages. Its zero value keeps none; make it with NewCache. It is safe for
-// concurrent use.
-type Cache struct {
-	mu    sync.Mutex
-	most  int
-	young map[string]cached // guarded by mu; used since the last turn
-	old   map[string]cached // guarded by mu; forgotten at the next turn
-}
-
-type cached struct {
-	re  *Regexp
-	err error
-}
-
-// NewCache returns a cache of at most 2n patterns.
-func NewCache(n int) *Cache { return &Cache{most: n} }
-
-// Get compiles pattern, or returns what doing so gave before.
-func (c *Cache) Get(pattern string) (*Regexp, error) {
-	c.mu.Lock()
-	e, ok := c.young[pattern]
-	if !ok {
-		e, ok = c.old[pattern]
-	}
-	c.mu.Unlock()
-	if !ok {
-		e.re, e.err = Compile(pattern)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.young) >= c.most {
-		c.old, c.young = c.young, nil
-	}
-	if c.young == nil {
-		c.young = make(map[string]cached)
-	}
-	if c.most > 0 && len(pattern) <= maxPattern {
-		c.young[pattern] = e
-	}
-	return e.re, e.err
 }

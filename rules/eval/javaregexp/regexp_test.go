@@ -101,7 +101,7 @@ func TestFindFirst(t *testing.T) {
 			t.Errorf("%q: %v", c.pattern, err)
 			continue
 		}
-		from, to, ok, err := re.FindFirst(c.text)
+		from, to, ok, err := re.FindFirst(c.text, nil)
 		if err != nil {
 			t.Errorf("%q on %q: %v", c.pattern, c.text, err)
 			continue
@@ -150,21 +150,21 @@ func TestReplaceAll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := re.ReplaceAll(c.text, c.repl, 1000)
+		got, err := re.ReplaceAll(c.text, c.repl, 1000, nil)
 		if err != nil || got != c.want {
 			t.Errorf("%q on %q by %q: %q %v, want %q", c.pattern, c.text, c.repl, got, err, c.want)
 		}
 	}
 	re, _ := Compile(`(?<a>b)`)
 	for _, repl := range []string{`$`, `\`, `$2`, `$x`, `${b}`, `${a`, `${}`, `${1}`, `a$`} {
-		if _, err := re.ReplaceAll("abc", repl, 1000); err == nil {
+		if _, err := re.ReplaceAll("abc", repl, 1000, nil); err == nil {
 			t.Errorf("replacement %q is taken", repl)
 		}
 	}
-	if _, err := re.ReplaceAll(strings.Repeat("b", 100), "0123456789", 999); err != ErrTooLong {
+	if _, err := re.ReplaceAll(strings.Repeat("b", 100), "0123456789", 999, nil); err != ErrTooLong {
 		t.Errorf("999 bytes: %v", err)
 	}
-	if _, err := re.ReplaceAll(strings.Repeat("b", 100), "0123456789", 1000); err != nil {
+	if _, err := re.ReplaceAll(strings.Repeat("b", 100), "0123456789", 1000, nil); err != nil {
 		t.Errorf("1000 bytes: %v", err)
 	}
 }
@@ -196,7 +196,7 @@ func TestCatastrophicPatternsEnd(t *testing.T) {
 		}
 		for range 2 {
 			begin := time.Now()
-			ok, err := re.Match(c.text)
+			ok, err := re.Match(c.text, nil)
 			if d := time.Since(begin); d > 500*time.Millisecond {
 				t.Errorf("%q: %v", c.pattern, d)
 			}
@@ -204,7 +204,7 @@ func TestCatastrophicPatternsEnd(t *testing.T) {
 				t.Errorf("%q: %v %v, want the limit: %v", c.pattern, ok, err, c.limit)
 			}
 			begin = time.Now()
-			if _, err := re.ReplaceAll(c.text, "x", 1<<20); c.limit && err == nil {
+			if _, err := re.ReplaceAll(c.text, "x", 1<<20, nil); c.limit && err == nil {
 				t.Errorf("%q: replaced", c.pattern)
 			}
 			if d := time.Since(begin); d > 500*time.Millisecond {
@@ -279,26 +279,34 @@ func TestAgreesWithGo(t *testing.T) {
 	}
 }
 
-func TestCache(t *testing.T) {
-	c := NewCache(4)
-	first, _ := c.Get("a")
-	for i := range 3 {
-		c.Get(fmt.Sprint(i))
-		if again, _ := c.Get("a"); again != first {
-			t.Fatal("a was forgotten while in use")
+// Calls share a budget: the later ones are given up sooner, and what is left is
+// the same whenever the same calls are made.
+func TestBudget(t *testing.T) {
+	re, _ := Compile(`(a+)+(?=b)`)
+	easy, _ := Compile(`b$`)
+	spend := func() (hits int, left int) {
+		b := &Budget{Steps: 1_000_000}
+		for range 20 {
+			begin := time.Now()
+			if _, err := re.Match(strings.Repeat("a", 100), b); err == ErrLimit {
+				hits++
+			}
+			if hits > 5 && time.Since(begin) > 100*time.Millisecond {
+				t.Error("a call without budget took long")
+			}
 		}
+		return hits, b.Steps
 	}
-	for i := range 100 {
-		c.Get(fmt.Sprint("x", i))
-		if n := len(c.young) + len(c.old); n > 8 {
-			t.Fatalf("%d patterns kept", n)
-		}
+	hits, left := spend()
+	if again, l := spend(); again != hits || l != left || hits != 20 || left > 100 {
+		t.Errorf("%d hits, %d left; then %d, %d", hits, left, again, l)
 	}
-	if _, err := c.Get("("); err == nil {
-		t.Error("( compiles")
+	b := &Budget{Steps: 100}
+	if ok, err := easy.Match("ab", b); !ok || err != nil || b.Steps >= 100 || b.Steps < 50 {
+		t.Errorf("%v %v, %d left", ok, err, b.Steps)
 	}
-	if _, err := c.Get("("); err == nil {
-		t.Error("( compiles at the second time")
+	if _, err := easy.Match("ab", &Budget{}); err != ErrLimit {
+		t.Errorf("without any budget: %v", err)
 	}
 }
 
@@ -310,10 +318,10 @@ func TestConcurrentUse(t *testing.T) {
 		wg.Go(func() {
 			for i := range 50 {
 				text := fmt.Sprintf("unit-%d;", i)
-				if got, err := re.ReplaceAll(text, "$2-$1", 100); err != nil || got != fmt.Sprintf("%d-unit;", i) {
+				if got, err := re.ReplaceAll(text, "$2-$1", 100, nil); err != nil || got != fmt.Sprintf("%d-unit;", i) {
 					t.Errorf("%q %v", got, err)
 				}
-				if ok, err := slow.Match(strings.Repeat("a", 30) + "!"); ok || err != nil {
+				if ok, err := slow.Match(strings.Repeat("a", 30)+"!", nil); ok || err != nil {
 					t.Error(ok, err)
 				}
 			}
@@ -340,11 +348,11 @@ func FuzzRegexp(f *testing.F) {
 			t.Errorf("Compile took %v", d)
 		}
 		begin = time.Now()
-		from, to, ok, err := re.FindFirst(text)
+		from, to, ok, err := re.FindFirst(text, nil)
 		if err == nil && ok && (from < 0 || to < from || to > len(text)) {
 			t.Errorf("bounds %d, %d of %d", from, to, len(text))
 		}
-		out, err := re.ReplaceAll(text, repl, 4*len(text)+100)
+		out, err := re.ReplaceAll(text, repl, 4*len(text)+100, nil)
 		if err == nil && !ok && out != text {
 			t.Errorf("replaced %q without a match", out)
 		}
@@ -369,7 +377,7 @@ func BenchmarkMatch(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if ok, _ := re.Match(c.text); !ok {
+				if ok, _ := re.Match(c.text, nil); !ok {
 					b.Fatal("no match")
 				}
 			}
@@ -387,7 +395,7 @@ func BenchmarkGivenUp(b *testing.B) {
 		b.Run(pattern, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := re.Match(text); err != ErrLimit {
+				if _, err := re.Match(text, nil); err != ErrLimit {
 					b.Fatal(err)
 				}
 			}
@@ -399,12 +407,12 @@ func BenchmarkGivenUp(b *testing.B) {
 func BenchmarkLinear(b *testing.B) {
 	for _, c := range []struct{ pattern, text string }{
 		{`(x+x+)+y`, strings.Repeat("x", 5000)},
-		{`(?:a|aa|aaa){1,20}b`, strings.Repeat("a", 2000)},
+		{`(?:a|aa|aaa){1,20}b`, strings.Repeat("a", 800)},
 	} {
 		re, _ := Compile(c.pattern)
 		b.Run(c.pattern, func(b *testing.B) {
 			for b.Loop() {
-				if ok, err := re.Match(c.text); ok || err != nil {
+				if ok, err := re.Match(c.text, nil); ok || err != nil {
 					b.Fatal(ok, err)
 				}
 			}
