@@ -109,6 +109,9 @@ func TestCommandLine(t *testing.T) {
 	weir("dead list")
 	weir("dead show 1")
 	weir("dead redrive")
+	weir("destination list")
+	weir("destination confirm nonsense")
+	weir("destination delete nonsense")
 	weir("config --check DIR/bad.yaml")
 	weir("serve --role ingest")
 	weir("--data DIR/none status")
@@ -162,7 +165,8 @@ func diff(want, got string) string {
 
 func TestHelpHasExamples(t *testing.T) {
 	for _, cmd := range []string{"dev", "serve", "config", "env", "pub", "sub", "cert", "status", "tail", "version",
-		"rule apply", "rule list", "rule show", "rule status", "rule enable", "rule disable", "rule delete", "dead list", "dead show", "dead redrive"} {
+		"rule apply", "rule list", "rule show", "rule status", "rule enable", "rule disable", "rule delete", "dead list", "dead show", "dead redrive",
+		"destination list", "destination confirm", "destination delete"} {
 		out, _, code := weirtest.Run(t, "", nil, append(strings.Fields(cmd), "--help")...)
 		if code != 0 || !strings.Contains(out, "Examples:\n  ") {
 			t.Errorf("weir %s --help: exit %d, no examples\n%s", cmd, code, out)
