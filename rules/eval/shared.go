@@ -23,17 +23,17 @@ type shared struct {
 
 	// What the last program that read the payload got. code is nil where refs
 	// have been used for something else since.
-	code *code
-	item Value
-	refs []ref
+	code  *code
+	found extent
+	refs  []ref
 }
 
 // again reports whether c reads of the payload exactly what the last program
-// has read: item and refs are the answer.
+// has read: found and refs are the answer.
 func (s *shared) again(e *event.Event, payload []byte, c *code) bool {
 	k := s.code
 	return k != nil && s.event == e && len(s.payload) == len(payload) && unsafe.SliceData(s.payload) == unsafe.SliceData(payload) &&
-		(k == c || k.ver == c.ver && k.whole == c.whole && k.slots == c.slots && sameShape(k.shape, c.shape))
+		(k == c || k.ver == c.ver && k.slots == c.slots && sameShape(k.shape, c.shape))
 }
 
 func sameShape(a, b *shape) bool {

@@ -190,6 +190,18 @@ func TestEnvIsForShells(t *testing.T) {
 	}
 }
 
+// What a killed Weir leaves behind is not taken for a running one.
+func TestEnvAfterAKill(t *testing.T) {
+	w := weirtest.Process(t)
+	w.Kill()
+	for _, args := range [][]string{{"env"}, {"status"}, {"pub", "a", "b"}} {
+		out, stderr, code := weirtest.Run(t, "", nil, append([]string{"--data", w.Dir()}, args...)...)
+		if code != 3 || out != "" || !strings.Contains(stderr, "not running any more") {
+			t.Errorf("weir %s: exit %d %s%s", args, code, out, stderr)
+		}
+	}
+}
+
 func TestSub(t *testing.T) {
 	w := weirtest.Start(t)
 	cmd := exec.Command(weirtest.Binary(t), "--data", w.Dir(), "sub", "-n", "2", "-o", "json", "s/#")
