@@ -56,7 +56,7 @@ Exit codes: 0 the rule acts; 5 it does not act; 4 the statement or the rule is r
 1 it acts no further than its error action; 2 wrong usage.`,
 		Example: `  weir rule eval --sql "SELECT temp FROM 'site/+/temp' WHERE temp > 40" --topic site/3/temp --payload '{"temp": 41}'
   weir rule eval -f rules/hot.yaml --topic site/3/temp --payload @reading.json
-  weir tail -n 1 -o json | jq -c .payload | weir rule eval -f rules/hot.yaml --topic site/3/temp --payload -`,
+  weir tail -n 1 --no-follow -o json 'site/+/temp' | jq -r .payload | weir rule eval -f rules/hot.yaml --topic site/3/temp --payload -`,
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.evalRule(cmd.Context(), &f) },
 	}

@@ -109,7 +109,7 @@ func TestEvalAgreesWithServer(t *testing.T) {
 		e := &event.Event{ClientID: "c", Seq: 1, Received: time.Now()}
 		if r.IntN(2) == 0 {
 			e.Topic = topic.Name(pick("factory/3/device/d7/telemetry", "factory/3/device/d7/telemetry", "factory//device//telemetry", "factory/3/dev/d7/telemetry"))
-			e.Payload = []byte(`{"temperature": `+pick("39", "40", "41.5", "50", "1e3", `"50"`, `"hot"`, "null", "[1]")+`, "status": `+pick(`"ok"`, `"ok"`, `"bad"`, "1")+`, "deviceId": `+pick(`"d7"`, `"d8"`, `".."`, `"a/b"`, `"\u0001"`, `7`, "{}")+`}`)
+			e.Payload = []byte(`{"temperature": ` + pick("39", "40", "41.5", "50", "1e3", `"50"`, `"hot"`, "null", "[1]") + `, "status": ` + pick(`"ok"`, `"ok"`, `"bad"`, "1") + `, "deviceId": ` + pick(`"d7"`, `"d8"`, `".."`, `"a/b"`, `"\u0001"`, `7`, "{}") + `}`)
 			if r.IntN(10) == 0 {
 				e.Payload = []byte(pick("temp=50", "", "[1]"))
 			}

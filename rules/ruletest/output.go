@@ -140,7 +140,7 @@ func plural(n int, one string) string {
 func (r *Report) JUnit(w io.Writer) error {
 	type problem struct {
 		Message string `xml:"message,attr"`
-		Text    string `xml:",chardata"`
+		Text    string `xml:",cdata"`
 	}
 	type testcase struct {
 		Name    string   `xml:"name,attr"`
