@@ -16,7 +16,7 @@ func write(t *testing.T, name, content string) {
 }
 
 func TestIsRule(t *testing.T) {
-	for name, want := range map[string]bool{"a.json": true, "d/a.yaml": true, "a.yml": true, "a.txt": false, ".a.yaml": false, "a.yaml~": false, "#a.yaml": false, "README.md": false} {
+	for name, want := range map[string]bool{"a.json": true, "d/a.yaml": true, "a.yml": true, "a.rule_test.yaml": false, "a.rule_test.yml": false, "a.txt": false, ".a.yaml": false, "a.yaml~": false, "#a.yaml": false, "README.md": false} {
 		if IsRule(name) != want {
 			t.Errorf("%s: %v", name, !want)
 		}
