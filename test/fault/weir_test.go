@@ -197,6 +197,8 @@ func TestPowerCut(t *testing.T) {
 		} else {
 			weirtest.Eventually(t, func() bool { _, acked := fleet.Ledger.Totals(); return acked > 0 }, func() string { return "no message was acknowledged" })
 		}
+		// Without power nobody sees what a sync returns that was under way.
+		w.Freeze()
 		fs.PowerCut()
 		w.Kill()
 		fs.Remount()

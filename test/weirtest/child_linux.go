@@ -1,6 +1,9 @@
 package weirtest
 
 import (
+	"bytes"
+	"fmt"
+	"os"
 	"runtime"
 	"syscall"
 )
@@ -13,4 +16,14 @@ func ownThread(f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	f()
+}
+
+// stopped reports whether a process has been stopped by a signal.
+func stopped(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, ok := bytes.Cut(b, []byte(") "))
+	return ok && state[0] == 'T'
 }

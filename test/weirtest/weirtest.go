@@ -252,6 +252,19 @@ func (w *Weir) BeginProcess() {
 	w.in = in
 }
 
+// Freeze stops the child process where it stands, with SIGSTOP. Kill may follow.
+func (w *Weir) Freeze() {
+	w.t.Helper()
+	if w.in == nil || w.in.cmd == nil {
+		w.t.Fatal("Freeze: not a child process")
+	}
+	if err := w.in.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		w.t.Fatal(err)
+	}
+	// A thread that is in a system call stops when it leaves it.
+	Eventually(w.t, func() bool { return stopped(w.in.cmd.Process.Pid) }, func() string { return "the process does not stop" })
+}
+
 // Kill ends the child process with SIGKILL.
 func (w *Weir) Kill() {
 	w.t.Helper()
