@@ -1,0 +1,91 @@
+// Package auth answers who a connection is and whether it may.
+//
+// A dialect of the gateway asks the Authenticator once, when a client has said
+// all it has to say about itself (MQTT: CONNECT, HTTPS: the request), and the
+// Authorizer for the connection itself, for each publish, subscription and
+// delivery. The package also keeps Weir's own certificate authority: the server
+// certificate of the TLS ports and client certificates come from it.
+package auth
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/netip"
+)
+
+// Listener is the way a connection came in.
+type Listener string
+
+const (
+	Plain     Listener = "mqtt"  // TCP without TLS; loopback only
+	TLS       Listener = "mqtts" // MQTT over TLS
+	WebSocket Listener = "wss"   // MQTT over WebSocket
+	HTTPS     Listener = "https" // HTTPS publish
+	HTTP      Listener = "http"  // the same without TLS; loopback only
+)
+
+// Connection is what is known of a client that wants in.
+type Connection struct {
+	Listener Listener
+	Remote   netip.AddrPort
+	TLS      *tls.ConnectionState // nil without TLS
+	ClientID string               // empty for HTTPS without one
+	Username string               // as sent, metrics of the SDKs included
+	Password []byte
+}
+
+// LogValue keeps user name and password out of every log.
+func (c *Connection) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("listener", string(c.Listener)),
+		slog.String("remote", c.Remote.String()),
+		slog.String("clientId", c.ClientID),
+	)
+}
+
+// String keeps user name and password out of every %v.
+func (c *Connection) String() string {
+	return fmt.Sprintf("%s from %s as %q", c.Listener, c.Remote, c.ClientID)
+}
+
+// Principal is one connection's identity. It is made by an Authenticator for
+// one connection and read by the Authorizer with every question.
+type Principal struct {
+	ID       string // certificate id, access key, …; stored with events; may be empty
+	ClientID string
+	Remote   netip.AddrPort
+	Listener Listener
+	Data     any // what the Authenticator wants to find again; nil for the development one
+}
+
+// Authenticator says who a connection is. Its calls may overlap; each must end
+// within ctx. Errors: errs.Unauthorized (not known), errs.Forbidden (known and
+// shut out), errs.Unavailable (cannot be told now).
+type Authenticator interface {
+	Authenticate(ctx context.Context, c *Connection) (*Principal, error)
+}
+
+// Action is what a principal asks to do, in the words of an IoT policy.
+type Action uint8
+
+const (
+	Connect       Action = iota // resource: the client id
+	Publish                     // a topic name
+	RetainPublish               // a topic name, asked besides Publish
+	Subscribe                   // a topic filter, without $share
+	Receive                     // a topic name
+)
+
+// String returns the policy's name of a.
+func (a Action) String() string {
+	return [...]string{"iot:Connect", "iot:Publish", "iot:RetainPublish", "iot:Subscribe", "iot:Receive"}[a]
+}
+
+// Authorizer says whether a principal may. May is called for every message, by
+// many goroutines, and must not block: it decides from memory. What it denies
+// is refused to the client; the gateway counts and logs it.
+type Authorizer interface {
+	May(p *Principal, a Action, resource string) bool
+}

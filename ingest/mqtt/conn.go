@@ -1,0 +1,637 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/topic"
+)
+
+var (
+	errEnded      = faultf(codeSuccess, "ended", "the connection has ended")
+	errLost       = faultf(codeSuccess, "lost", "the connection was lost")
+	errDisconnect = faultf(codeSuccess, "disconnect", "the client disconnected")
+	errWithWill   = faultf(codeWithWill, "disconnect_with_will", "the client disconnected and wants its will published")
+)
+
+// client is one connection, from its acceptance to its end.
+type client struct {
+	s        *Server
+	conn     net.Conn // where packets are read from and written to: the outbox, or TLS or a WebSocket over it
+	out      *outbox
+	listener auth.Listener
+	remote   netip.AddrPort
+	ip       string
+	sess     *session
+	ctx      context.Context // ends with the connection
+	cancel   context.CancelFunc
+	done     chan struct{} // closed when nothing of the client is left in the server
+	why      atomic.Pointer[fault]
+
+	// Set by CONNECT, constant from then on.
+	v5        bool
+	id        string
+	principal *auth.Principal
+	keepAlive time.Duration
+	connected time.Time
+	maxPacket int // bytes the client takes; 0: any
+	will      *event.Event
+	answered  bool // a CONNACK that refuses has been written
+
+	lastRead atomic.Int64 // unix nanoseconds
+	idle     atomic.Bool  // the read loop waits for the client, not for the log
+
+	// Of the read loop alone.
+	rd       reader
+	pub      publish
+	names    map[string]*name
+	aliases  []*name
+	payloads []byte        // room for payloads of the packets read with one read
+	events   []event.Event // the same for events
+	counted  [2]int        // publishes by QoS, not yet in the metrics
+}
+
+// name is a topic name of the client's that has been checked.
+type name struct {
+	topic topic.Name
+	class ingest.Class
+}
+
+// maxNames bounds the names a client's read loop remembers.
+const maxNames = 32
+
+func (c *client) version() byte {
+	if c.v5 {
+		return 5
+	}
+	return 4
+}
+
+// serve is a connection's life. state is the TLS state where TLS was ended by
+// somebody else (WebSocket); nil otherwise.
+func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionState) {
+	c := &client{s: s, listener: kind, done: make(chan struct{})}
+	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
+	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
+	c.ip = c.remote.Addr().String()
+	if reason := s.guard.Enter(c.remote.Addr()); reason != "" {
+		s.m.guarded.WithLabelValues(reason).Inc()
+		nc.Close()
+		return
+	}
+	s.mu.Lock()
+	if !s.running {
+		s.mu.Unlock()
+		s.guard.Leave(c.remote.Addr(), false)
+		nc.Close()
+		return
+	}
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	s.waiting[nc] = struct{}{}
+	s.mu.Unlock()
+	defer c.cancel()
+
+	c.out = newOutbox(nc, &s.wg, s.safety.PendingBytes/2)
+	c.conn = c.out
+	c.sess = newSession(c, len(s.routed))
+	c.out.drained = c.sess.hasDrained
+	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
+	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
+
+	f, failed := c.establish(kind, state)
+	s.guard.Leave(c.remote.Addr(), failed)
+	s.mu.Lock()
+	delete(s.waiting, nc)
+	s.mu.Unlock()
+	if f != nil {
+		s.m.connects.WithLabelValues(f.word).Inc()
+		s.noise.warn("connection refused", "reason", f.text, "listener", string(kind), "remote", c.remote.String(), "clientId", c.id)
+		if c.answered { // what was never a client is cut at once
+			c.out.finish(s.safety.CloseGrace)
+		}
+		c.out.CloseAfter(s.safety.CloseGrace)
+		close(c.done)
+		return
+	}
+	s.m.connects.WithLabelValues("accepted").Inc()
+	s.m.connections.Inc()
+	nc.SetDeadline(time.Time{})
+	err := c.loop()
+	c.leave(err)
+}
+
+// establish takes the connection up to a CONNACK that accepts it. failed tells
+// that the client could not say who it is.
+func (c *client) establish(kind auth.Listener, state *tls.ConnectionState) (f *fault, failed bool) {
+	if kind == auth.TLS {
+		tc := tls.Server(c.out, c.s.tlsConfig)
+		if err := tc.HandshakeContext(c.ctx); err != nil {
+			return connectFault(err, "tls"), false
+		}
+		st := tc.ConnectionState()
+		state = &st
+		c.conn, c.rd.c = tc, tc
+	}
+	_, body, err := c.rd.next(c.s.safety.ConnectBytes, packets.Connect)
+	if err != nil {
+		return connectFault(err, "connect"), false
+	}
+	version, f := checkConnect(body)
+	c.v5 = version >= 5
+	if f != nil {
+		return c.refuse(f), false
+	}
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect, Remaining: len(body)}}
+	if err := pk.ConnectDecode(body); err != nil {
+		return c.refuse(errMalformed), false
+	}
+	f, failed = c.login(&pk, state)
+	if f != nil {
+		return c.refuse(f), failed
+	}
+	return nil, false
+}
+
+// connectFault tells why a connection did not get as far as a CONNECT.
+func connectFault(err error, word string) *fault {
+	var f *fault
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return faultf(codeSuccess, "connect_timeout", "no CONNECT in time")
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+		return faultf(codeSuccess, "lost", "the connection was lost before a CONNECT")
+	}
+	return faultf(codeSuccess, word, err.Error())
+}
+
+// refuse answers a CONNECT with f's code, where the version has a way to, and
+// returns f.
+func (c *client) refuse(f *fault) *fault {
+	code := f.code
+	if !c.v5 {
+		switch f.code {
+		case codeVersion:
+			code = 1
+		case codeClientID:
+			code = 2
+		case codeUnavailable, codeBusy, codeQuota, codeConnectRate, codeUnspecified:
+			code = 3
+		case codeNotAuthorized:
+			code = 5
+		default:
+			return f // 3.1.1 closes the connection
+		}
+	}
+	b := []byte{packets.Connack << 4, 2, 0, code}
+	if c.v5 {
+		b = []byte{packets.Connack << 4, 3, 0, code, 0}
+	}
+	c.conn.Write(b)
+	c.answered = true
+	return f
+}
+
+// login judges a CONNECT whose form is good, takes over an older connection of
+// the same client id, and answers.
+func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault, failed bool) {
+	s, p := c.s, &pk.Connect
+	id := strings.Clone(p.ClientIdentifier)
+	assigned := id == ""
+	if assigned {
+		if !c.v5 && !p.Clean {
+			return faultf(codeClientID, "client_id", "an empty client id asks for a clean session"), false
+		}
+		var b [12]byte
+		rand.Read(b[:])
+		id = "auto-" + hex.EncodeToString(b[:])
+	}
+	if f := checkClientID(id, s.limits.ClientID); f != nil {
+		return f, false
+	}
+	c.id = id
+	if c.v5 && pk.Properties.AuthenticationMethod != "" {
+		return faultf(codeBadAuthMethod, "auth_method", "extended authentication is not supported"), false
+	}
+	conn := &auth.Connection{
+		Listener: c.listener, Remote: c.remote, TLS: state, ClientID: id,
+		Username: string(p.Username), Password: append([]byte(nil), p.Password...),
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, s.safety.ConnectTimeout)
+	defer cancel()
+	principal, err := s.authn.Authenticate(ctx, conn)
+	if err != nil {
+		switch errs.KindOf(err) {
+		case errs.Unauthorized, errs.Forbidden:
+			return faultf(codeNotAuthorized, "not_authorized", errs.Text(err)), true
+		}
+		return faultf(codeUnavailable, "unavailable", errs.Text(err)), false
+	}
+	c.principal = principal
+	if !s.authz.May(principal, auth.Connect, id) {
+		s.m.denials.WithLabelValues(auth.Connect.String()).Inc()
+		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
+	}
+	if f := c.takeWill(pk); f != nil {
+		return f, false
+	}
+	c.keepAlive = s.limits.KeepAlive(p.Keepalive)
+	c.connected = s.now()
+	c.sess.window = s.limits.InFlight
+	if c.v5 {
+		if n := int(pk.Properties.ReceiveMaximum); n > 0 {
+			c.sess.window = min(c.sess.window, n)
+		}
+		c.maxPacket = int(min(pk.Properties.MaximumPacketSize, 1<<30))
+		if s.limits.TopicAliases > 0 {
+			c.aliases = nil // grown by the first alias
+		}
+	}
+	if f := s.install(c); f != nil {
+		return f, false
+	}
+	if err := c.connack(p.Keepalive, assigned); err != nil {
+		s.remove(c)
+		return errLost, false
+	}
+	return nil, false
+}
+
+// checkClientID refuses what would be a wildcard in a filter or in a policy,
+// and control characters. The other characters are the client's own.
+func checkClientID(id string, limit int) *fault {
+	switch {
+	case len(id) > limit:
+		return faultf(codeClientID, "client_id", "client id is over the limit")
+	case strings.ContainsAny(id, "+#*?"):
+		return faultf(codeClientID, "client_id", "client id has a wildcard")
+	}
+	for _, r := range id {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\ufeff' || r >= 0x2028 && r <= 0x202e || r >= 0x200b && r <= 0x200f {
+			return faultf(codeClientID, "client_id", "client id has a control character")
+		}
+	}
+	return nil
+}
+
+// install makes c the connection of its client id. An older one is ended and
+// waited for: its last messages, its will included, come before the first of
+// the new one.
+func (s *Server) install(c *client) *fault {
+	deadline := time.NewTimer(s.safety.TakeoverTimeout)
+	defer deadline.Stop()
+	for {
+		s.mu.Lock()
+		old := s.clients[c.id]
+		switch {
+		case !s.running:
+			s.mu.Unlock()
+			return faultf(codeShuttingDown, "shutdown", "the server is shutting down")
+		case old == nil && len(s.clients) >= s.safety.MaxConnections:
+			s.mu.Unlock()
+			return faultf(codeBusy, "max_connections", "too many connections")
+		case old == nil:
+			c.lastRead.Store(s.now().UnixNano())
+			s.clients[c.id] = c
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		old.end(faultf(codeTakenOver, "taken_over", "another connection has the same client id"))
+		select {
+		case <-old.done:
+		case <-deadline.C:
+			return faultf(codeBusy, "takeover", "the older connection of this client id does not end")
+		case <-c.ctx.Done():
+			return errEnded
+		}
+	}
+}
+
+func (s *Server) remove(c *client) {
+	s.mu.Lock()
+	if s.clients[c.id] == c {
+		delete(s.clients, c.id)
+	}
+	s.mu.Unlock()
+}
+
+// connack accepts. With MQTT 5 it announces what holds and what is not there.
+func (c *client) connack(asked uint16, assigned bool) error {
+	if !c.v5 {
+		_, err := c.conn.Write([]byte{packets.Connack << 4, 2, 0, codeSuccess})
+		return err
+	}
+	l := &c.s.limits
+	p := make([]byte, 0, 64)
+	u16 := func(id byte, v int) { p = binary.BigEndian.AppendUint16(append(p, id), uint16(v)) }
+	u32 := func(id byte, v int) { p = binary.BigEndian.AppendUint32(append(p, id), uint32(v)) }
+	flag := func(id byte, on bool) {
+		v := byte(0)
+		if on {
+			v = 1
+		}
+		p = append(p, id, v)
+	}
+	u32(packets.PropSessionExpiryInterval, 0) // sessions end with their connection
+	u16(packets.PropReceiveMaximum, l.InFlight)
+	p = append(p, packets.PropMaximumQos, 1)
+	flag(packets.PropRetainAvailable, c.s.routes.retained.bucket != nil)
+	u32(packets.PropMaximumPacketSize, l.PacketBytes)
+	if assigned {
+		p = appendString(append(p, packets.PropAssignedClientID), c.id)
+	}
+	if l.TopicAliases > 0 {
+		u16(packets.PropTopicAliasMaximum, l.TopicAliases)
+	}
+	flag(packets.PropWildcardSubAvailable, true)
+	flag(packets.PropSubIDAvailable, l.SubscriptionIDs)
+	flag(packets.PropSharedSubAvailable, false)
+	if d := time.Duration(asked) * time.Second; d != c.keepAlive {
+		u16(packets.PropServerKeepAlive, int(c.keepAlive/time.Second))
+	}
+	b := appendLength([]byte{packets.Connack << 4}, 2+lengthBytes(len(p))+len(p))
+	b = append(appendLength(append(b, 0, codeSuccess), len(p)), p...)
+	_, err := c.conn.Write(b)
+	return err
+}
+
+// takeWill checks the will of a CONNECT and keeps it.
+func (c *client) takeWill(pk *packets.Packet) *fault {
+	p := &pk.Connect
+	if !p.WillFlag {
+		return nil
+	}
+	if p.WillQos > 1 {
+		return faultf(codeQoSNone, "qos", "the will has QoS 2")
+	}
+	if len(p.WillPayload) > c.s.limits.Payload {
+		return faultf(codePacketTooLarge, "payload", "the will is over the payload limit")
+	}
+	n, err := topic.ParseName(strings.Clone(p.WillTopic), c.s.limits.Topic())
+	if err != nil {
+		return faultf(codeTopicInvalid, "topic", "will: "+err.Error())
+	}
+	if f := c.mayPublish(&name{n, ingest.Publish(n)}, p.WillRetain); f != nil {
+		return f
+	}
+	props, f := c.properties(&p.WillProperties)
+	if f != nil {
+		return f
+	}
+	c.will = &event.Event{
+		Topic: n, Payload: append([]byte(nil), p.WillPayload...), ClientID: c.id, Principal: c.principal.ID,
+		SourceIP: c.ip, QoS: p.WillQos, Retain: p.WillRetain, Props: props,
+	}
+	return nil
+}
+
+// mayPublish judges a publish on n, and whether it may be retained.
+func (c *client) mayPublish(n *name, retain bool) *fault {
+	switch n.class {
+	case ingest.Private:
+		c.s.m.denials.WithLabelValues("private").Inc()
+		return faultf(codeNotAuthorized, "private", "private topic: its service is not there")
+	case ingest.Reserved:
+		c.s.m.denials.WithLabelValues("reserved").Inc()
+		return faultf(codeNotAuthorized, "reserved", "reserved topic: clients may not publish on it")
+	}
+	if !c.s.authz.May(c.principal, auth.Publish, string(n.topic)) {
+		c.s.m.denials.WithLabelValues(auth.Publish.String()).Inc()
+		return faultf(codeNotAuthorized, "denied", "the principal may not publish on this topic")
+	}
+	if !retain {
+		return nil
+	}
+	if n.topic[0] == '$' {
+		c.s.m.denials.WithLabelValues("reserved").Inc()
+		return faultf(codeNotAuthorized, "reserved", "messages on reserved topics are not retained")
+	}
+	if !c.s.authz.May(c.principal, auth.RetainPublish, string(n.topic)) {
+		c.s.m.denials.WithLabelValues(auth.RetainPublish.String()).Inc()
+		return faultf(codeNotAuthorized, "denied", "the principal may not publish retained messages on this topic")
+	}
+	switch {
+	case c.s.routes.retained.bucket == nil:
+		return c.violation("retain", codeRetainNone, "retained messages are not available")
+	case !c.s.mayRetain(n.topic):
+		return c.violation("retained", codeQuota, "too many retained messages")
+	}
+	return nil
+}
+
+// end ends the connection for a reason of the server's. The first reason
+// counts. An MQTT 5 client is told.
+func (c *client) end(f *fault) {
+	if !c.why.CompareAndSwap(nil, f) {
+		return
+	}
+	c.sess.mu.Lock()
+	if !c.sess.closed {
+		if c.v5 && f.code >= codeUnspecified {
+			c.sess.buffer()
+			c.sess.buf = append(c.sess.buf, packets.Disconnect<<4, 2, f.code, 0)
+		}
+		c.sess.write()
+		c.sess.closed = true
+	}
+	c.sess.room.Broadcast()
+	c.sess.mu.Unlock()
+	c.cancel()
+	// The read loop sits in a read or in an append; both end now.
+	c.out.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// endLater is end for callers that hold the session's lock.
+func (c *client) endLater(f *fault) {
+	if c.why.Load() == nil {
+		c.s.wg.Go(func() { c.end(f) })
+	}
+}
+
+// leave takes what is left of the client out of the server. err is what ended
+// the read loop.
+func (c *client) leave(err error) {
+	var f *fault
+	if !errors.As(err, &f) {
+		f = errLost
+	}
+	c.end(f)
+	f = c.why.Load()
+	c.s.m.closed.WithLabelValues(f.word).Inc()
+	if f.code >= codeUnspecified {
+		c.s.noise.warn("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
+	} else {
+		c.s.logger.Debug("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
+	}
+	c.countPublishes()
+	c.unsubscribeAll()
+	c.publishWill(f)
+	c.s.remove(c)
+	c.s.m.connections.Dec()
+	close(c.done)
+	if tc, ok := c.conn.(*tls.Conn); ok {
+		tc.CloseWrite() // close_notify
+	}
+	if c.v5 && f.code >= codeUnspecified && f.code != codeKeepAlive {
+		c.out.finish(c.s.safety.CloseGrace)
+	}
+	c.out.CloseAfter(c.s.safety.CloseGrace)
+	c.rd.buf = nil
+}
+
+// publishWill publishes the will of a client that did not take its leave.
+func (c *client) publishWill(f *fault) {
+	if c.will == nil || f == errDisconnect {
+		return
+	}
+	w := c.will
+	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
+		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
+		return
+	}
+	w.Received = c.s.now().UTC().Truncate(time.Millisecond)
+	ctx, cancel := context.WithTimeout(c.s.runContext(), 5*time.Second)
+	defer cancel()
+	if err := c.s.log.Append(ctx, w, &willReceipt{c}, untracked); err != nil {
+		c.s.m.failures.WithLabelValues("will").Inc()
+		c.s.logger.Error("will not stored", "clientId", c.id, "error", err)
+	}
+}
+
+func (s *Server) runContext() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ctx
+}
+
+type willReceipt struct{ c *client }
+
+func (w *willReceipt) Appended(_ uint64, _ *event.Event, err error) {
+	if err != nil {
+		w.c.s.m.failures.WithLabelValues("will").Inc()
+		w.c.s.logger.Error("will not stored", "clientId", w.c.id, "error", err)
+	}
+}
+
+func (w *willReceipt) Flush() {}
+
+// loop reads packets until the connection ends. A *fault says why, any other
+// error that the connection was lost.
+func (c *client) loop() error {
+	s := c.sess
+	c.rd.beforeRead = c.beforeRead
+	for {
+		h, body, err := c.rd.next(c.s.limits.PacketBytes, 0)
+		if err != nil {
+			return err
+		}
+		switch h >> 4 {
+		case packets.Publish:
+			err = c.onPublish(h, body)
+		case packets.Puback:
+			if len(body) < 2 || !c.v5 && len(body) != 2 {
+				return errMalformed
+			}
+			if len(body) > 2 {
+				if f := checkReason(body[2:], packets.Puback); f != nil {
+					return f
+				}
+			}
+			s.acknowledge(binary.BigEndian.Uint16(body))
+		case packets.Subscribe:
+			err = c.onSubscribe(body)
+		case packets.Unsubscribe:
+			err = c.onUnsubscribe(body)
+		case packets.Pingreq:
+			if len(body) != 0 {
+				return errMalformed
+			}
+			s.mu.Lock()
+			s.buffer()
+			s.buf = append(s.buf, packets.Pingresp<<4, 0)
+			s.mu.Unlock()
+		case packets.Disconnect:
+			return c.onDisconnect(body)
+		case packets.Connect:
+			return faultf(codeProtocol, "protocol", "a second CONNECT")
+		default:
+			return faultf(codeProtocol, "protocol", "a packet that only servers send, or of a feature that is not there")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// beforeRead writes what the packets so far have led to, and waits while a
+// client that does not read has too much pending: its own packets are then not
+// read either.
+func (c *client) beforeRead() error {
+	c.countPublishes()
+	s := c.sess
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.write()
+	for !s.closed && (s.stopping || c.out.Pending() >= c.s.safety.PendingHard) {
+		c.idle.Store(true)
+		s.waiters++
+		s.room.Wait()
+		s.waiters--
+		c.idle.Store(false)
+	}
+	if s.closed {
+		return errEnded
+	}
+	// From here on it is the client's turn, however long the log took.
+	if t := c.s.tick.Load(); t > c.lastRead.Load() {
+		c.lastRead.Store(t)
+	}
+	return nil
+}
+
+func (c *client) onDisconnect(body []byte) error {
+	if !c.v5 {
+		if len(body) != 0 {
+			return errMalformed
+		}
+		return errDisconnect
+	}
+	if f := checkReason(body, packets.Disconnect); f != nil {
+		return f
+	}
+	if len(body) > 0 && body[0] == codeWithWill {
+		return errWithWill
+	}
+	if len(body) > 0 && body[0] != codeSuccess {
+		return faultf(codeWithWill, "client_error", "the client disconnected with an error")
+	}
+	return errDisconnect
+}
+
+func (c *client) countPublishes() {
+	for qos, n := range c.counted {
+		if n > 0 {
+			c.s.m.publishes[qos].Add(float64(n))
+			c.counted[qos] = 0
+		}
+	}
+}

@@ -1,0 +1,26 @@
+// Package mqtt is the gateway's MQTT dialect: versions 3.1.1 and 5, QoS 0 and 1,
+// over TCP, TLS and WebSocket.
+//
+// The way in: a connection's read loop (conn.go) decodes a PUBLISH, checks it
+// against limits and permissions and appends it to the event log without
+// waiting. The log tells of the commit (Receipt); only then the PUBACK is
+// written, in the order the publishes came, many in one write (acks.go).
+//
+// The way out: one router a partition (router.go) follows the log behind the
+// commit and hands each event to the sessions whose filters match. A session
+// (session.go) has a window of unacknowledged messages and a small queue. One
+// that is too slow for them leaves the router, follows the log by itself from
+// where it stands, and joins again when it has caught up (catchup.go): nothing
+// of QoS 1 is dropped and nothing is queued without bound. No write to a
+// socket ever blocks a router or the log (outbox.go).
+//
+// The server loop is Weir's own, over the packet codec of mochi-mqtt. That
+// server's hooks cannot hold what the gateway promises: it acknowledges a
+// publish whose hook failed, fans out before a commit, drops QoS 1 messages at a
+// full queue, allocates what a header claims before CONNECT, and keeps a queue
+// of 8192 slots for every idle connection. Its codec is kept for the packets
+// that come once a connection; every packet is checked by check.go before it,
+// since the codec takes repeated properties and reads over the end of some
+// packets. PUBLISH and PUBACK, which come with every message, are read and
+// written in place (wire.go).
+package mqtt

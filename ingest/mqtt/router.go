@@ -1,0 +1,144 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/eventlog"
+)
+
+const (
+	routeBatch = 512
+	// routeChunk bounds how long a SUBSCRIBE waits for the routers.
+	routeChunk = 64
+)
+
+// route hands the events of one partition to the sessions that want them, until
+// ctx ends.
+func (s *Server) route(ctx context.Context, p int, f Follower) {
+	defer f.Close()
+	var x encoder
+	var matched []*subscription
+	var touched []*session
+	for {
+		batch, upto, err := f.Next(ctx, routeBatch)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			var gap *eventlog.GapError
+			if errors.As(err, &gap) {
+				s.m.gaps.Inc()
+				s.logger.Error("live delivery has a gap", "partition", p, "from", gap.From, "to", gap.To)
+				continue
+			}
+			s.noise.warn("live delivery waits for the log", "partition", p, "error", err)
+			if !pause(ctx, 100*time.Millisecond) {
+				return
+			}
+			continue
+		}
+		if len(batch) > 0 {
+			upto = max(upto, batch[len(batch)-1].Seq)
+		}
+		// Before anything is handed out: a session that compares its own
+		// position with this one misses nothing of the batch.
+		s.routed[p].Store(upto)
+		now := s.now()
+		for len(batch) > 0 {
+			n := min(len(batch), routeChunk)
+			unlock := s.takeRetained(p, batch[:n])
+			if s.routes.trie.Len() > 0 {
+				for _, e := range batch[:n] {
+					matched, touched = s.handOut(&x, e, now, matched[:0], touched)
+				}
+			}
+			unlock()
+			for i, sess := range touched {
+				sess.Flush()
+				touched[i] = nil
+			}
+			touched = touched[:0]
+			clear(matched[:cap(matched)])
+			batch = batch[n:]
+		}
+		x.e = nil
+		if s.routes.retained.bucket != nil {
+			s.routes.mu.Lock()
+			s.routes.retained.handled[p] = upto
+			s.routes.mu.Unlock()
+		}
+	}
+}
+
+// takeRetained locks the routes for a chunk of events, as readers where none of
+// them is retained, and returns the unlocking.
+func (s *Server) takeRetained(p int, chunk []*event.Event) (unlock func()) {
+	r := &s.routes.retained
+	if r.bucket == nil || !slices.ContainsFunc(chunk, func(e *event.Event) bool { return e.Retain }) {
+		s.routes.mu.RLock()
+		return s.routes.mu.RUnlock
+	}
+	s.routes.mu.Lock()
+	for _, e := range chunk {
+		r.take(e)
+	}
+	r.handled[p] = chunk[len(chunk)-1].Seq
+	return s.routes.mu.Unlock
+}
+
+func (s *Server) handOut(x *encoder, e *event.Event, now time.Time, matched []*subscription, touched []*session) ([]*subscription, []*session) {
+	if hidden(e) {
+		return matched, touched
+	}
+	matched = s.routes.trie.Match(e.Topic, matched)
+	if len(matched) == 0 {
+		return matched, touched
+	}
+	x.reset(e, now)
+	if len(matched) == 1 {
+		if sub := matched[0]; sub.sess.deliver(x, sub) {
+			touched = append(touched, sub.sess)
+		}
+		return matched, touched
+	}
+	// A session with several matching filters gets the message once, with the
+	// highest QoS of them and the identifiers of all.
+	for _, qos := range [2]byte{1, 0} {
+		for _, sub := range matched {
+			if sub.qos != qos {
+				continue
+			}
+			if sub.sess.deliver(x, sub) {
+				touched = append(touched, sub.sess)
+			}
+		}
+	}
+	return matched, touched
+}
+
+// hidden reports that e is not for subscribers: Basic Ingest goes to its rule
+// only, private calls to nobody.
+func hidden(e *event.Event) bool {
+	if e.Topic[0] != '$' {
+		return false
+	}
+	_, _, basic := e.Topic.Rule()
+	return basic || ingest.IsPrivate(e.Topic)
+}
+
+// pause waits for d, and reports false where ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,390 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/eventlog"
+	"github.com/weir-iot/weir/internal/topic"
+)
+
+// Options configure a Server.
+type Options struct {
+	Log           Log
+	Authenticator auth.Authenticator
+	Authorizer    auth.Authorizer
+	Limits        ingest.Limits // the zero value: ingest.AWS()
+	Safety        ingest.Safety // the zero value: ingest.DefaultSafety()
+
+	Retained Bucket // of the retained messages; nil: there are none, and clients are told
+
+	Plain     string      // address of the listener without TLS, loopback only; "" for none
+	TLS       string      // address of the TLS listener; "" for none
+	TLSConfig *tls.Config // of the TLS listener; see auth.CA.TLSConfig and Protocols
+
+	Logger     *slog.Logger          // nil: discards
+	Registerer prometheus.Registerer // nil: no metrics
+	Now        func() time.Time      // nil: time.Now
+}
+
+// Protocols are the ALPN names of the TLS listener.
+var Protocols = []string{"x-amzn-mqtt-ca", "mqtt"}
+
+// Server is the MQTT gateway. Make one with New, serve with Run.
+type Server struct {
+	log       Log
+	authn     auth.Authenticator
+	authz     auth.Authorizer
+	limits    ingest.Limits
+	safety    ingest.Safety
+	tlsConfig *tls.Config
+	logger    *slog.Logger
+	noise     noise
+	now       func() time.Time
+	m         *metrics
+	guard     *ingest.Guard
+	listeners []listener
+
+	routes routes
+	// routed holds, for each partition, the last sequence the router has begun
+	// to hand out. A session whose own reading has reached it is up to date.
+	routed []atomic.Uint64
+
+	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
+	wg   sync.WaitGroup // goroutines of connections
+
+	mu      sync.Mutex // guards what follows
+	ctx     context.Context
+	running bool
+	clients map[string]*client // logged in, by client id
+	waiting map[net.Conn]struct{}
+}
+
+type listener struct {
+	kind auth.Listener
+	net.Listener
+}
+
+// routes is who gets what. The routers read it for each chunk of events; a
+// SUBSCRIBE writes it together with its SUBACK, so that no message overtakes it.
+type routes struct {
+	mu       sync.RWMutex
+	trie     *topic.Trie[*subscription]
+	retained retained
+}
+
+// New checks the options and opens the listeners.
+func New(o Options) (_ *Server, err error) {
+	if o.Log == nil || o.Authenticator == nil || o.Authorizer == nil {
+		return nil, errors.New("mqtt: log, authenticator and authorizer are needed")
+	}
+	if o.Limits == (ingest.Limits{}) {
+		o.Limits = ingest.AWS()
+	}
+	if err := o.Limits.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Safety == (ingest.Safety{}) {
+		o.Safety = ingest.DefaultSafety()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{
+		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety,
+		tlsConfig: o.TLSConfig, logger: o.Logger, now: o.Now,
+		routed:  make([]atomic.Uint64, o.Log.Partitions()),
+		clients: map[string]*client{}, waiting: map[net.Conn]struct{}{},
+	}
+	s.noise = noise{logger: o.Logger, now: o.Now}
+	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
+	s.routes.retained = retained{
+		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
+		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),
+	}
+	s.guard = ingest.NewGuard(&s.safety, o.Now)
+	defer func() {
+		if err != nil {
+			s.closeListeners()
+		}
+	}()
+	if o.Plain != "" {
+		if !loopback(o.Plain) {
+			return nil, fmt.Errorf("mqtt: the listener without TLS must be on loopback, %s is not", o.Plain)
+		}
+		if err := s.listen(auth.Plain, o.Plain); err != nil {
+			return nil, err
+		}
+	}
+	if o.TLS != "" {
+		if o.TLSConfig == nil {
+			return nil, errors.New("mqtt: the TLS listener needs a TLS configuration")
+		}
+		if err := s.listen(auth.TLS, o.TLS); err != nil {
+			return nil, err
+		}
+	}
+	if s.m, err = newMetrics(o.Registerer); err != nil {
+		return nil, fmt.Errorf("mqtt: metrics: %w", err)
+	}
+	return s, nil
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+func (s *Server) listen(kind auth.Listener, addr string) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("mqtt: %w", err)
+	}
+	s.listeners = append(s.listeners, listener{kind, ln})
+	return nil
+}
+
+func (s *Server) closeListeners() {
+	for _, ln := range s.listeners {
+		ln.Close()
+	}
+}
+
+// Close closes the listeners of a Server that was never run. Run does it by
+// itself.
+func (s *Server) Close() { s.closeListeners() }
+
+// Addr returns the address of a listener, nil where it has none.
+func (s *Server) Addr(kind auth.Listener) net.Addr {
+	for _, ln := range s.listeners {
+		if ln.kind == kind {
+			return ln.Addr()
+		}
+	}
+	return nil
+}
+
+// Run serves until ctx ends; every goroutine it started has ended on return.
+// The log must be running. Clients are told (MQTT 5), and given a moment in which publishes under way are
+// still acknowledged.
+func (s *Server) Run(ctx context.Context) error {
+	// Routers and appends outlive the connections.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	if err := s.restore(ctx); err != nil {
+		s.closeListeners()
+		return err
+	}
+	var routers, accepts sync.WaitGroup
+	for p := range s.routed {
+		after := s.log.Committed(p)
+		if s.routes.retained.bucket != nil {
+			after = s.routes.retained.handled[p]
+		}
+		s.routed[p].Store(after)
+		f, err := s.log.Follow(eventlog.FollowOptions{Partition: p, After: after})
+		if err != nil {
+			stop()
+			s.closeListeners()
+			routers.Wait()
+			return fmt.Errorf("mqtt: following partition %d: %w", p, err)
+		}
+		routers.Go(func() { s.route(inner, p, f) })
+	}
+	routers.Go(func() { s.save(inner) })
+	s.mu.Lock()
+	s.ctx, s.running = inner, true
+	s.mu.Unlock()
+	accepts.Go(func() { s.sweep(ctx) })
+	for _, ln := range s.listeners {
+		accepts.Go(func() { s.accept(ctx, ln) })
+	}
+	<-ctx.Done()
+	s.closeListeners()
+	accepts.Wait()
+
+	s.mu.Lock()
+	s.running = false
+	clients := make([]*client, 0, len(s.clients))
+	for _, c := range s.clients {
+		clients = append(clients, c)
+	}
+	for nc := range s.waiting {
+		nc.Close()
+	}
+	s.mu.Unlock()
+	deadline := time.Now().Add(s.safety.ShutdownDrainTime)
+	for _, c := range clients {
+		c.sess.stopReading()
+	}
+	for _, c := range clients {
+		c.sess.awaitAcks(deadline)
+		c.end(faultf(codeShuttingDown, "shutdown", "the server is shutting down"))
+	}
+	s.wg.Wait()
+	stop()
+	routers.Wait()
+	return nil
+}
+
+func (s *Server) accept(ctx context.Context, ln listener) {
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, most likely: wait for some to be freed.
+			s.noise.warn("accepting a connection", "listener", string(ln.kind), "error", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		s.wg.Go(func() { s.serve(nc, ln.kind, nil) })
+	}
+}
+
+// sweep looks for clients that have been silent for longer than one and a half
+// keep-alives.
+func (s *Server) sweep(ctx context.Context) {
+	t := time.NewTicker(s.safety.KeepAliveTick)
+	defer t.Stop()
+	var overdue []*client
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		now := s.now().UnixNano()
+		s.tick.Store(now)
+		s.mu.Lock()
+		for _, c := range s.clients {
+			// A client the log holds up cannot be heard, and is not overdue.
+			if c.idle.Load() && now-c.lastRead.Load() > int64(c.keepAlive+c.keepAlive/2) {
+				overdue = append(overdue, c)
+			}
+		}
+		s.mu.Unlock()
+		for i, c := range overdue {
+			c.end(faultf(codeKeepAlive, "keep_alive", "no packet within one and a half keep-alives"))
+			overdue[i] = nil
+		}
+		overdue = overdue[:0]
+	}
+}
+
+// Disconnect ends the connection of a client id, and reports whether there was
+// one.
+func (s *Server) Disconnect(clientID string) bool {
+	s.mu.Lock()
+	c := s.clients[clientID]
+	s.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	c.end(faultf(codeAdministrative, "administrative", "ended by the administrator"))
+	return true
+}
+
+// DisconnectPrincipal ends every connection of a principal: its permission to be
+// here was withdrawn. It returns how many there were.
+func (s *Server) DisconnectPrincipal(id string) int {
+	var ended []*client
+	s.mu.Lock()
+	for _, c := range s.clients {
+		if c.principal.ID == id {
+			ended = append(ended, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range ended {
+		c.end(faultf(codeNotAuthorized, "withdrawn", "the principal may no longer connect"))
+	}
+	return len(ended)
+}
+
+// ClientInfo describes a connected client.
+type ClientInfo struct {
+	ClientID      string
+	Principal     string
+	Remote        netip.AddrPort
+	Listener      auth.Listener
+	Version       byte // 4 or 5
+	KeepAlive     time.Duration
+	Connected     time.Time
+	Subscriptions []topic.Filter
+}
+
+// Clients returns the connected clients, in no order.
+func (s *Server) Clients() []ClientInfo {
+	s.mu.Lock()
+	clients := make([]*client, 0, len(s.clients))
+	for _, c := range s.clients {
+		clients = append(clients, c)
+	}
+	s.mu.Unlock()
+	out := make([]ClientInfo, len(clients))
+	for i, c := range clients {
+		out[i] = ClientInfo{
+			ClientID: c.id, Principal: c.principal.ID, Remote: c.remote, Listener: c.listener,
+			Version: c.version(), KeepAlive: c.keepAlive, Connected: c.connected, Subscriptions: c.sess.filters(),
+		}
+	}
+	return out
+}
+
+// noise writes log lines that clients can provoke: at most ten a second, the
+// rest is counted and told with the next one.
+type noise struct {
+	logger *slog.Logger
+	now    func() time.Time
+
+	mu      sync.Mutex
+	second  int64
+	lines   int
+	skipped int
+}
+
+func (n *noise) warn(msg string, args ...any) {
+	n.mu.Lock()
+	if s := n.now().Unix(); s != n.second {
+		n.second, n.lines = s, 0
+	}
+	n.lines++
+	if n.lines > 10 {
+		n.skipped++
+		n.mu.Unlock()
+		return
+	}
+	skipped := n.skipped
+	n.skipped = 0
+	n.mu.Unlock()
+	if skipped > 0 {
+		args = append(args, "suppressed", skipped)
+	}
+	n.logger.Warn(msg, args...)
+}

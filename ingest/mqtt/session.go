@@ -1,0 +1,341 @@
+package mqtt
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/topic"
+)
+
+// subscription is one filter of one session.
+type subscription struct {
+	sess   *session
+	filter topic.Filter
+	qos    byte
+	id     uint32 // MQTT 5 subscription identifier; 0: none
+
+	retainHandling    byte
+	noLocal           bool
+	retainAsPublished bool
+	// start has, for each partition, the sequence behind which the subscription
+	// begins.
+	start []uint64
+}
+
+// flight is a QoS 1 message sent and not acknowledged.
+type flight struct {
+	seq  uint64
+	part uint16
+	done bool
+}
+
+// waiting is a QoS 1 message that waits for room in the window.
+type waiting struct {
+	e      *event.Event
+	sub    *subscription
+	retain bool
+}
+
+// place is where a session stands in one partition.
+type place struct {
+	// behind: the session follows this partition's log by itself; the router
+	// passes it by with QoS 1 messages.
+	behind bool
+	after  uint64 // everything up to it has been considered, while behind
+	seen   uint64 // last event considered by the router
+}
+
+// session is what a client subscribed to and what is under way to and from it.
+// Its lock comes after that of the routes and before that of the outbox.
+type session struct {
+	c *client
+
+	mu       sync.Mutex // guards what follows
+	room     sync.Cond  // on mu: the window, the outbox or the acknowledgement ring has room, or the session is closed
+	waiters  int        // goroutines that wait for room besides the read loop
+	closed   bool
+	stopping bool
+	listed   bool   // a router will call Flush
+	buf      []byte // packets not yet given to the connection; nil when empty
+
+	acks             []ackSlot
+	ackHead, ackTail uint32
+	acked            int // PUBACKs in buf
+
+	window                 int
+	flights                []flight
+	flightHead, flightTail uint64
+	queue                  []waiting
+	queueBytes             int
+	retained               []waiting // retained messages to send; the log cannot be asked for them again
+	places                 []place
+	subs                   map[topic.Filter]*subscription
+	subsVersion            int
+	withID                 int // subscriptions that have an identifier
+}
+
+func newSession(c *client, partitions int) *session {
+	s := &session{c: c, places: make([]place, partitions)}
+	s.room.L = &s.mu
+	return s
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
+
+// maxPooled keeps buffers that one large message made big out of the pool.
+const maxPooled = 64 << 10
+
+// buffer makes sure there is a buffer. The caller holds s.mu.
+func (s *session) buffer() {
+	if s.buf == nil {
+		s.buf = *buffers.Get().(*[]byte)
+	}
+}
+
+// write hands the buffer to the connection, which never blocks. The caller
+// holds s.mu.
+func (s *session) write() {
+	s.listed = false
+	if s.buf == nil {
+		return
+	}
+	b := s.buf
+	s.buf = nil
+	if s.acked > 0 {
+		s.c.s.m.pubacks.Add(float64(s.acked))
+		s.acked = 0
+	}
+	if !s.closed {
+		if _, err := s.c.conn.Write(b); err != nil {
+			s.c.endLater(errLost)
+		}
+	}
+	if cap(b) <= maxPooled {
+		b = b[:0]
+		buffers.Put(&b)
+	}
+}
+
+// slow reports that the client's socket takes no more for now. The caller holds
+// s.mu.
+func (s *session) slow() bool {
+	return s.c.out.Pending()+len(s.buf) >= s.c.s.safety.PendingBytes
+}
+
+// hasRoom reports whether a QoS 1 message can be sent now. The caller holds
+// s.mu.
+func (s *session) hasRoom() bool {
+	return int(s.flightTail-s.flightHead) < s.window && !s.slow()
+}
+
+// deliver hands an event that matches sub to the session. It is called by the
+// router of the event's partition, for one event with the subscriptions of the
+// higher QoS first. It reports whether the caller must call Flush later.
+func (s *session) deliver(x *encoder, sub *subscription) bool {
+	e := x.e
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pl := &s.places[e.Partition]
+	if s.closed || e.Seq <= pl.seen || e.Seq <= sub.start[e.Partition] || sub.noLocal && e.ClientID == s.c.id {
+		return false
+	}
+	pl.seen = e.Seq
+	qos := min(e.QoS, sub.qos)
+	if qos == 1 && (pl.behind || e.Seq <= pl.after) {
+		return false // its own reading has it, or will
+	}
+	if !s.may(e) {
+		return false
+	}
+	retain, ids := e.Retain && sub.retainAsPublished, s.ids(sub, e)
+	switch {
+	case qos == 0 && s.slow():
+		s.c.s.m.drops.WithLabelValues("slow").Inc()
+	case qos == 0:
+		s.send(x, 0, retain, ids)
+	case len(s.queue) == 0 && len(s.retained) == 0 && s.hasRoom():
+		s.send(x, 1, retain, ids)
+	case len(s.queue) < s.c.s.safety.QueuedMessages && s.queueBytes+len(e.Payload) <= s.c.s.safety.QueuedBytes:
+		s.queue = append(s.queue, waiting{e, sub, retain})
+		s.queueBytes += len(e.Payload)
+	default:
+		pl.behind, pl.after = true, e.Seq-1
+		s.c.s.m.fallbacks.Inc()
+		s.c.s.wg.Go(func() { s.catchUp(int(e.Partition)) })
+	}
+	if len(s.buf) >= drainPiece {
+		s.write()
+	}
+	if s.buf == nil || s.listed {
+		return false
+	}
+	s.listed = true
+	return true
+}
+
+// may asks for the delivery. The caller holds s.mu.
+func (s *session) may(e *event.Event) bool {
+	if s.c.s.authz.May(s.c.principal, auth.Receive, string(e.Topic)) {
+		return true
+	}
+	s.c.s.m.denials.WithLabelValues(auth.Receive.String()).Inc()
+	return false
+}
+
+// send puts the encoder's event in the buffer. The caller holds s.mu, and has
+// seen to it that there is room.
+func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32) {
+	e := x.e
+	if e.Props != nil && e.Expired(x.now) {
+		s.c.s.m.drops.WithLabelValues("expired").Inc()
+		return
+	}
+	s.buffer()
+	at := len(s.buf)
+	pid := 0
+	if ids == nil {
+		enc := x.get(s.c.v5, qos, retain)
+		s.buf = append(s.buf, enc.b...)
+		pid = enc.pid
+	} else {
+		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids)
+		pid -= at
+	}
+	if s.c.maxPacket > 0 && len(s.buf)-at > s.c.maxPacket {
+		s.buf = s.buf[:at]
+		if at == 0 {
+			s.write()
+		}
+		s.c.s.m.drops.WithLabelValues("packet_size").Inc()
+		return
+	}
+	s.c.s.m.deliveries[qos].Inc()
+	if qos == 0 {
+		return
+	}
+	if n := s.flightTail - s.flightHead; int(n) == len(s.flights) {
+		grown := make([]flight, max(8, 2*len(s.flights)))
+		for i := s.flightHead; i != s.flightTail; i++ {
+			grown[i%uint64(len(grown))] = s.flights[i%uint64(len(s.flights))]
+		}
+		s.flights = grown
+	}
+	id := packetID(s.flightTail)
+	s.buf[at+pid], s.buf[at+pid+1] = byte(id>>8), byte(id)
+	s.flights[s.flightTail%uint64(len(s.flights))] = flight{seq: e.Seq, part: e.Partition}
+	s.flightTail++
+}
+
+// packetIDs is the number of packet ids there are.
+const packetIDs = 1<<16 - 1
+
+// Packet ids follow the counter of flights, so that an acknowledgement finds
+// its flight without a table.
+func packetID(counter uint64) uint16 { return uint16(counter%packetIDs) + 1 }
+
+// acknowledge takes the client's PUBACK of a packet id.
+func (s *session) acknowledge(pid uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pid == 0 {
+		return
+	}
+	ahead := (uint64(pid-1) + packetIDs - s.flightHead%packetIDs) % packetIDs
+	if ahead >= s.flightTail-s.flightHead {
+		return // not under way; a client may say so twice
+	}
+	s.flights[(s.flightHead+ahead)%uint64(len(s.flights))].done = true
+	if ahead != 0 {
+		return
+	}
+	for s.flightHead != s.flightTail && s.flights[s.flightHead%uint64(len(s.flights))].done {
+		s.flightHead++
+	}
+	s.pump()
+}
+
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
+
+// pump sends what waits, as far as there is room. The caller holds s.mu and
+// calls write, now or before it next waits.
+func (s *session) pump() {
+	if s.closed {
+		return
+	}
+	if len(s.retained) > 0 || len(s.queue) > 0 {
+		x := encoders.Get().(*encoder)
+		now := s.c.s.now()
+		n := 0
+		for ; n < len(s.retained) && s.hasRoom(); n++ {
+			s.sendWaiting(x, &s.retained[n], now)
+		}
+		s.retained = cutFront(s.retained, n)
+		n = 0
+		if len(s.retained) == 0 {
+			for ; n < len(s.queue) && s.hasRoom(); n++ {
+				s.queueBytes -= len(s.queue[n].e.Payload)
+				s.sendWaiting(x, &s.queue[n], now)
+			}
+		}
+		s.queue = cutFront(s.queue, n)
+		x.e = nil
+		encoders.Put(x)
+	}
+	if s.waiters > 0 && len(s.retained) == 0 && len(s.queue) == 0 && s.hasRoom() {
+		s.room.Broadcast()
+	}
+}
+
+func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time) {
+	x.reset(w.e, now)
+	s.send(x, min(w.e.QoS, w.sub.qos), w.retain, s.ids(w.sub, w.e))
+}
+
+// ids returns the identifiers of all the session's subscriptions that match e,
+// of which sub is one. The caller holds s.mu.
+func (s *session) ids(sub *subscription, e *event.Event) []uint32 {
+	switch {
+	case s.withID == 0:
+		return nil
+	case len(s.subs) == 1:
+		return []uint32{sub.id}
+	}
+	var ids []uint32
+	for f, o := range s.subs {
+		if o.id != 0 && topic.Match(f, e.Topic, s.c.s.limits.Mode) {
+			ids = append(ids, o.id)
+		}
+	}
+	return ids
+}
+
+func cutFront(q []waiting, n int) []waiting {
+	if n == len(q) {
+		return nil
+	}
+	return slices.Delete(q, 0, n)
+}
+
+// hasDrained is told by the outbox that the socket has taken what was pending.
+func (s *session) hasDrained() {
+	s.mu.Lock()
+	s.pump()
+	s.write()
+	s.room.Broadcast()
+	s.mu.Unlock()
+}
+
+// filters returns the session's filters, sorted.
+func (s *session) filters() []topic.Filter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]topic.Filter, 0, len(s.subs))
+	for f := range s.subs {
+		out = append(out, f)
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,213 @@
+package mqtt
+
+import (
+	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/topic"
+)
+
+// onSubscribe judges each filter by itself, and answers.
+func (c *client) onSubscribe(body []byte) error {
+	if f := checkSubscribe(body, packets.Subscribe, c.v5); f != nil {
+		return f
+	}
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1, Remaining: len(body)}, ProtocolVersion: c.version()}
+	if err := pk.SubscribeDecode(body); err != nil {
+		return errMalformed
+	}
+	if len(pk.Properties.SubscriptionIdentifier) > 0 && !c.s.limits.SubscriptionIDs {
+		return c.violation("subscription_id", codeSubscriptionIDNo, "subscription identifiers are not available")
+	}
+	codes := make([]byte, len(pk.Filters))
+	subs := make([]*subscription, len(pk.Filters))
+	for i := range pk.Filters {
+		o := &pk.Filters[i]
+		if i >= c.s.limits.PerSubscribe {
+			c.s.m.violations.WithLabelValues("per_subscribe").Inc()
+			codes[i] = codeQuota
+			continue
+		}
+		f, code, err := c.filter(o)
+		if err != nil {
+			return err
+		}
+		if codes[i] = code; code != codeSuccess {
+			continue
+		}
+		subs[i] = &subscription{
+			sess: c.sess, retainHandling: o.RetainHandling, filter: f, qos: min(o.Qos, 1), id: uint32(o.Identifier),
+			noLocal: o.NoLocal, retainAsPublished: o.RetainAsPublished,
+		}
+		codes[i] = subs[i].qos
+	}
+	c.subscribe(pk.PacketID, subs, codes)
+	return nil
+}
+
+// filter judges one filter of a SUBSCRIBE.
+func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
+	text := strings.Clone(o.Filter)
+	_, _, shared, err := topic.ParseShare(text)
+	if shared && o.NoLocal {
+		return "", 0, faultf(codeProtocol, "protocol", "no local on a shared subscription")
+	}
+	switch {
+	case err != nil:
+		return "", codeFilterInvalid, nil
+	case shared:
+		return "", codeSharedNone, nil
+	}
+	f, err := topic.ParseFilter(text, c.s.limits.Topic())
+	if err != nil {
+		c.s.m.violations.WithLabelValues("filter").Inc()
+		return "", codeFilterInvalid, nil
+	}
+	if !ingest.Subscribe(f) {
+		c.s.m.denials.WithLabelValues("reserved").Inc()
+		return "", codeNotAuthorized, nil
+	}
+	if !c.s.authz.May(c.principal, auth.Subscribe, text) {
+		c.s.m.denials.WithLabelValues(auth.Subscribe.String()).Inc()
+		return "", codeNotAuthorized, nil
+	}
+	return f, codeSuccess, nil
+}
+
+// subscribe puts the subscriptions in force and writes the SUBACK, at one
+// moment as the routers see it: nothing of a new subscription comes before its
+// SUBACK, nothing behind it is missed.
+func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
+	s := c.sess
+	c.s.routes.mu.Lock()
+	defer c.s.routes.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for i, sub := range subs {
+		if sub == nil {
+			continue
+		}
+		old := s.subs[sub.filter]
+		if old == nil && len(s.subs) >= c.s.limits.Subscriptions {
+			c.s.m.violations.WithLabelValues("subscriptions").Inc()
+			codes[i] = codeQuota
+			continue
+		}
+		sub.start = make([]uint64, len(s.places))
+		for p := range sub.start {
+			// A session that reads for itself may be ahead of the router.
+			sub.start[p] = max(c.s.routed[p].Load(), s.places[p].after)
+		}
+		if old != nil {
+			c.s.routes.trie.Remove(old.filter, old)
+			s.forget(old)
+			sub.start = old.start
+		}
+		if s.subs == nil {
+			s.subs = make(map[topic.Filter]*subscription, len(subs))
+		}
+		s.subs[sub.filter] = sub
+		if sub.id != 0 {
+			s.withID++
+		}
+		s.subsVersion++
+		c.s.routes.trie.Add(sub.filter, sub)
+		if sub.retainHandling == 0 || sub.retainHandling == 1 && old == nil {
+			for _, m := range c.s.retainedFor(sub.filter) {
+				if s.may(m) {
+					s.retained = append(s.retained, waiting{m, sub, true})
+				}
+			}
+		}
+	}
+	s.buffer()
+	n := 2 + len(codes)
+	if c.v5 {
+		n++
+	}
+	s.buf = appendLength(append(s.buf, packets.Suback<<4), n)
+	s.buf = append(s.buf, byte(pid>>8), byte(pid))
+	if c.v5 {
+		s.buf = append(s.buf, 0)
+	}
+	for _, code := range codes {
+		if code > 1 && !c.v5 {
+			code = codeUnspecified
+		}
+		s.buf = append(s.buf, code)
+	}
+	s.pump()
+}
+
+func (c *client) onUnsubscribe(body []byte) error {
+	if f := checkSubscribe(body, packets.Unsubscribe, c.v5); f != nil {
+		return f
+	}
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1, Remaining: len(body)}, ProtocolVersion: c.version()}
+	if err := pk.UnsubscribeDecode(body); err != nil {
+		return errMalformed
+	}
+	s := c.sess
+	c.s.routes.mu.Lock()
+	defer c.s.routes.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.buffer()
+	n := 2
+	if c.v5 {
+		n += 1 + len(pk.Filters)
+	}
+	s.buf = appendLength(append(s.buf, packets.Unsuback<<4), n)
+	s.buf = append(s.buf, byte(pk.PacketID>>8), byte(pk.PacketID))
+	if c.v5 {
+		s.buf = append(s.buf, 0)
+	}
+	for i := range pk.Filters {
+		code := byte(codeNoSubscription)
+		if sub := s.subs[topic.Filter(pk.Filters[i].Filter)]; sub != nil {
+			code = codeSuccess
+			c.s.routes.trie.Remove(sub.filter, sub)
+			s.forget(sub)
+			s.subsVersion++
+		}
+		if c.v5 {
+			s.buf = append(s.buf, code)
+		}
+	}
+	return nil
+}
+
+// forget takes sub out of the session. The caller holds s.mu and takes it out of
+// the routes.
+func (s *session) forget(sub *subscription) {
+	delete(s.subs, sub.filter)
+	if sub.id != 0 {
+		s.withID--
+	}
+}
+
+func (c *client) unsubscribeAll() {
+	s := c.sess
+	s.mu.Lock()
+	none := len(s.subs) == 0
+	s.mu.Unlock()
+	if none {
+		return
+	}
+	c.s.routes.mu.Lock()
+	defer c.s.routes.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sub := range s.subs {
+		c.s.routes.trie.Remove(sub.filter, sub)
+	}
+	s.subs = nil
+	s.subsVersion++
+	s.queue, s.retained, s.flights = nil, nil, nil
+}
