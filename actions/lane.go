@@ -32,7 +32,7 @@ type LaneOptions struct {
 	State lane.State  // where the lane left off
 
 	Window      int           // results taken and not settled in order; default 1,024
-	WindowBytes int           // of their payloads; default 4 MiB; one larger result is taken alone
+	WindowBytes int           // of these and their events; default 4 MiB; one larger result is taken alone
 	RetryFor    time.Duration // how long a result waits for a destination that cannot be reached; default 1 h
 	AWSRetries  bool          // a destination that cannot be reached counts as a try
 	BackoffMin  time.Duration // default 100 ms
@@ -178,7 +178,7 @@ func (l *Lane) Fail(e *event.Event, err error) bool {
 
 func (l *Lane) put(it *item) bool {
 	e := it.res.Event
-	it.size = len(it.res.Payload) + len(e.Payload)
+	it.size = len(it.res.Payload) + e.Size()
 	var k uint64
 	if len(l.slots) > 1 {
 		k = maphash.String(l.seed, e.OrderingKey()) % uint64(len(l.slots))

@@ -29,7 +29,7 @@ func newRing(maxEvents, maxBytes int) *ring {
 	return &ring{maxEvents: maxEvents, maxBytes: maxBytes, moved: make(chan struct{})}
 }
 
-func weight(e *event.Event) int { return len(e.Payload) + len(e.Topic) + 256 }
+func weight(e *event.Event) int { return e.Size() + 156 }
 
 // push adds committed events in the order of their sequences and wakes the
 // followers once. Where an event does not continue the ring, the ring starts
