@@ -279,7 +279,7 @@ func (l *Log) Partition(key string) uint16 {
 }
 
 // Append queues e; Seq and Partition are filled in at commit. It blocks while
-// the partition's queue is full, until ctx ends or the log closes; then it
+// the partition's queue is full. Once ctx has ended or the log has closed it
 // returns an error and Appended is not called. nil means Appended will be
 // called exactly once. r may be nil.
 // Errors: ctx's, errs.Unavailable.
