@@ -681,6 +681,34 @@ func TestALostTailIsClamped(t *testing.T) {
 	}
 }
 
+// What is committed between the opening of the log and the taking up of the rules
+// may already use the lost sequences again.
+func TestALostTailIsClampedToTheEndAtOpening(t *testing.T) {
+	w := newWorld(t, 1)
+	w.start()
+	st := w.apply("r", "t", "s3")
+	w.running("r", st.Revision)
+	for range 10 {
+		w.log.add(0, "t", "x")
+	}
+	w.idle()
+	w.end()
+	w.log.mu.Lock()
+	w.log.parts[0] = w.log.parts[0][:6]
+	w.log.mu.Unlock()
+	w.start(func(*Engine) {
+		for range 6 {
+			w.log.add(0, "t", "x")
+		}
+	})
+	w.running("r", st.Revision)
+	w.idle()
+	got := w.hub.seqs("r", 0)
+	if want := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 7, 8, 9, 10, 11, 12}; !slices.Equal(got, want) {
+		t.Error(got)
+	}
+}
+
 // benchWorker returns a worker with n rules on the same topic of which one
 // selects.
 func benchWorker(b testing.TB, others int) (*worker, func()) {

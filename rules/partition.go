@@ -24,6 +24,11 @@ type partition struct {
 	id     int
 	log    *slog.Logger
 
+	// opened is the committed end when the engine was made, before anything was
+	// appended. No position of a former process may lie behind it. Once others may
+	// have had the partition, or this process has, it bounds nothing: open.
+	opened uint64
+
 	mu      sync.Mutex
 	session *session // nil: not the owner
 }
@@ -37,6 +42,7 @@ func (p *partition) run(ctx context.Context) {
 			p.session = s
 			p.mu.Unlock()
 			err = s.run(ctx)
+			p.opened = open
 			p.mu.Lock()
 			p.session = nil
 			p.mu.Unlock()
@@ -72,6 +78,7 @@ func (p *partition) acquire(ctx context.Context, lost bool) (*session, error) {
 		}
 		free := rec.Owner == "" || rec.Owner == e.o.Owner && !lost || time.Since(since) >= e.o.LeaseTTL
 		if !free {
+			p.opened = open
 			if !pause(ctx, e.o.LeaseTTL/10) {
 				return nil, ctx.Err()
 			}
@@ -126,7 +133,7 @@ type session struct {
 	p        *partition
 	e        *Engine
 	restored record // as it was found; read only
-	end      uint64 // committed when the session began: no position may lie behind it
+	end      uint64 // committed when the session began, or when the log was opened: no restored position may lie behind it
 
 	// Of the saver alone.
 	rev    uint64
@@ -235,7 +242,7 @@ func (s *session) run(ctx context.Context) error {
 		s.wakeUp()
 		s.wakeMu.Unlock()
 	}()
-	s.end = s.e.o.Log.Committed(s.p.id)
+	s.end = min(s.e.o.Log.Committed(s.p.id), s.p.opened)
 	start := s.startPosition()
 	s.position.Store(start)
 	s.held.Store(s.lowestRestored(start))
