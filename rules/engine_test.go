@@ -709,6 +709,28 @@ func TestALostTailIsClampedToTheEndAtOpening(t *testing.T) {
 	}
 }
 
+// A lane that leaves the worker at the very end of its version has had all of it:
+// told nothing, it would never count as drained, and hold the log for ever.
+func TestALaneThatLeavesAtItsEndHasDrained(t *testing.T) {
+	w, _ := benchWorker(t, 0)
+	v := w.table.match.Match("factory/7/device/412/telemetry", nil)[0]
+	l := &endLane{}
+	v.lanes[0].lane, v.end, v.ctx = l, 1, t.Context()
+	v.hot.Store(true)
+	w.event(benchEvent("21.5"))
+	w.s.readers.Wait()
+	if l.upto != 1 {
+		t.Errorf("the lane was told of everything up to %d, not 1", l.upto)
+	}
+}
+
+type endLane struct {
+	testLane
+	upto uint64
+}
+
+func (l *endLane) Advance(upto uint64) { l.upto = upto }
+
 // benchWorker returns a worker with n rules on the same topic of which one
 // selects.
 func benchWorker(b testing.TB, others int) (*worker, func()) {
