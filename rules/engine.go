@@ -82,6 +82,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{o: o, entries: map[string]*entry{}, changed: make(chan struct{})}
 	for p := range o.Log.Partitions() {
 		e.parts = append(e.parts, &partition{engine: e, id: p, log: o.Logger.With("partition", p), opened: o.Log.Committed(p)})
+		e.parts[p].holdAll()
 	}
 	return e, nil
 }

@@ -731,6 +731,36 @@ type endLane struct {
 
 func (l *endLane) Advance(upto uint64) { l.upto = upto }
 
+// While nobody here knows the positions, before a partition is taken up and
+// behind the loss of it, nothing of its log may go.
+func TestTheLogIsHeldWithoutAnOwner(t *testing.T) {
+	w := newWorld(t, 1)
+	held := func() uint64 {
+		w.log.mu.Lock()
+		defer w.log.mu.Unlock()
+		if f := w.log.holds["rules0"]; f != nil {
+			return f()
+		}
+		return open
+	}
+	st := w.apply("r", "t", "s3")
+	for range 10 {
+		w.log.add(0, "t", "x")
+	}
+	w.start(func(*Engine) {
+		if h := held(); h != 0 {
+			t.Errorf("before: held at %d", h)
+		}
+	})
+	w.running("r", st.Revision)
+	w.idle()
+	w.eventually("saved", func() bool { return held() == 10 })
+	w.end()
+	if h := held(); h != 0 {
+		t.Errorf("behind: held at %d", h)
+	}
+}
+
 // benchWorker returns a worker with n rules on the same topic of which one
 // selects.
 func benchWorker(b testing.TB, others int) (*worker, func()) {

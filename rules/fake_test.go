@@ -61,12 +61,6 @@ func (l *memLog) Hold(name string, p int, f func() uint64) {
 	l.holds[fmt.Sprint(name, p)] = f
 	l.mu.Unlock()
 }
-func (l *memLog) Release(name string, p int) {
-	l.mu.Lock()
-	delete(l.holds, fmt.Sprint(name, p))
-	l.mu.Unlock()
-}
-
 func (l *memLog) Follow(p int, after uint64, filters []topic.Filter) (Follower, error) {
 	l.mu.Lock()
 	l.opened++

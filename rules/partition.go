@@ -56,6 +56,14 @@ func (p *partition) run(ctx context.Context) {
 	}
 }
 
+const holdName = "rules"
+
+// holdAll keeps trimming off the partition: whoever does not own it does not know
+// its positions. Its owner trims.
+func (p *partition) holdAll() {
+	p.engine.o.Log.Hold(holdName, p.id, func() uint64 { return 0 })
+}
+
 var errLost = errors.New("another process has taken the partition over")
 
 // acquire waits for the partition's lease. A lease has run out when its record
@@ -246,9 +254,8 @@ func (s *session) run(ctx context.Context) error {
 	start := s.startPosition()
 	s.position.Store(start)
 	s.held.Store(s.lowestRestored(start))
-	hold := "rules"
-	s.e.o.Log.Hold(hold, s.p.id, s.held.Load)
-	defer s.e.o.Log.Release(hold, s.p.id)
+	s.e.o.Log.Hold(holdName, s.p.id, s.held.Load)
+	defer s.p.holdAll()
 
 	w := &worker{s: s, machine: s.e.o.Language.NewMachine(), at: start}
 	known := map[uint64]*version{}
