@@ -45,8 +45,8 @@ type LaneOptions struct {
 
 // DeadLetters keeps what could not be delivered.
 type DeadLetters interface {
-	// Put returns when l is stored durably. Putting the same result of the same
-	// rule and action again within minutes stores it once.
+	// Put returns when l is stored durably. A Put that failed may have stored it:
+	// put again it is there twice, with the same message id.
 	Put(ctx context.Context, l *Letter) error
 }
 
