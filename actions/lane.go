@@ -455,7 +455,7 @@ func (l *Lane) deliver(batch []*item) {
 				if it.down.IsZero() {
 					it.down = l.o.Now()
 				}
-				wait = max(wait, l.backoff(it.waits), retryAfter(err))
+				wait = max(wait, l.backoff(it.waits), min(retryAfter(err), l.o.RetryFor))
 				it.waits++
 			default:
 				answers++
@@ -464,7 +464,7 @@ func (l *Lane) deliver(batch []*item) {
 					lost = append(lost, failure{it, err})
 					continue
 				}
-				wait = max(wait, l.backoff(it.tries-1), retryAfter(err))
+				wait = max(wait, l.backoff(it.tries-1), min(retryAfter(err), l.o.RetryFor))
 			}
 			rest = append(rest, it)
 		}

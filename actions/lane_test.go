@@ -482,6 +482,21 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	}
 }
 
+// A destination may not park a result for longer than one that does not answer.
+func TestRetryAfterIsBoundedByRetryFor(t *testing.T) {
+	tries := 0
+	a := &sink{}
+	a.deliver = func(context.Context, []*Result) error {
+		if tries++; tries == 1 {
+			return RetryAfter(errors.New("429"), 20*365*24*time.Hour)
+		}
+		return nil
+	}
+	h := run(t, LaneOptions{Action: a, Spec: Spec{MaxInFlight: 1}, RetryFor: 50 * time.Millisecond})
+	h.offer(1)
+	h.confirmed(1)
+}
+
 func TestPanicOfAnActionIsContained(t *testing.T) {
 	a := &sink{deliver: func(context.Context, []*Result) error { panic("oops") }}
 	h := run(t, LaneOptions{Action: a})
