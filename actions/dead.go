@@ -186,8 +186,7 @@ func decodeLetter(seq uint64, b []byte) (*Letter, error) {
 	}, nil
 }
 
-// Put implements DeadLetters. After a crash a letter may be there twice, with
-// the same message id.
+// Put implements DeadLetters.
 func (d *Dead) Put(ctx context.Context, l *Letter) error {
 	const op = "actions.Put"
 	b, err := encodeLetter(l)

@@ -78,7 +78,8 @@ func mark(err error, c class) error {
 }
 
 // RetryAfter adds the destination's wish not to be asked again before d has
-// passed. It keeps err's class. nil stays nil.
+// passed; a lane waits no longer than it does for one that cannot be reached. It
+// keeps err's class. nil stays nil.
 func RetryAfter(err error, d time.Duration) error {
 	if err == nil {
 		return nil

@@ -32,7 +32,7 @@ type LaneOptions struct {
 	State lane.State  // where the lane left off
 
 	Window      int           // results taken and not settled in order; default 1,024
-	WindowBytes int           // of their payloads; default 4 MiB; one larger result is taken alone
+	WindowBytes int           // of these and their events; default 4 MiB; one larger result is taken alone
 	RetryFor    time.Duration // how long a result waits for a destination that cannot be reached; default 1 h
 	AWSRetries  bool          // a destination that cannot be reached counts as a try
 	BackoffMin  time.Duration // default 100 ms
@@ -45,8 +45,8 @@ type LaneOptions struct {
 
 // DeadLetters keeps what could not be delivered.
 type DeadLetters interface {
-	// Put returns when l is stored durably. Putting the same result of the same
-	// rule and action again within minutes stores it once.
+	// Put returns when l is stored durably. A Put that failed may have stored it:
+	// put again it is there twice, with the same message id.
 	Put(ctx context.Context, l *Letter) error
 }
 
@@ -178,7 +178,7 @@ func (l *Lane) Fail(e *event.Event, err error) bool {
 
 func (l *Lane) put(it *item) bool {
 	e := it.res.Event
-	it.size = len(it.res.Payload) + len(e.Payload)
+	it.size = len(it.res.Payload) + e.Size()
 	var k uint64
 	if len(l.slots) > 1 {
 		k = maphash.String(l.seed, e.OrderingKey()) % uint64(len(l.slots))
@@ -455,7 +455,7 @@ func (l *Lane) deliver(batch []*item) {
 				if it.down.IsZero() {
 					it.down = l.o.Now()
 				}
-				wait = max(wait, l.backoff(it.waits), retryAfter(err))
+				wait = max(wait, l.backoff(it.waits), min(retryAfter(err), l.o.RetryFor))
 				it.waits++
 			default:
 				answers++
@@ -464,7 +464,7 @@ func (l *Lane) deliver(batch []*item) {
 					lost = append(lost, failure{it, err})
 					continue
 				}
-				wait = max(wait, l.backoff(it.tries-1), retryAfter(err))
+				wait = max(wait, l.backoff(it.tries-1), min(retryAfter(err), l.o.RetryFor))
 			}
 			rest = append(rest, it)
 		}

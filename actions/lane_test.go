@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -223,7 +224,7 @@ func (l *Lane) slotOf(client string) int {
 func TestWindowRefusesAndSignalsRoom(t *testing.T) {
 	gate := make(chan struct{})
 	a := &sink{deliver: func(context.Context, []*Result) error { <-gate; return nil }}
-	h := run(t, LaneOptions{Action: a, Window: 8, WindowBytes: 100})
+	h := run(t, LaneOptions{Action: a, Window: 8, WindowBytes: 8 << 10})
 	var n uint64
 	for h.Offer(ev(n+1, "c"), make([]byte, 2)) {
 		n++
@@ -233,9 +234,9 @@ func TestWindowRefusesAndSignalsRoom(t *testing.T) {
 	}
 	close(gate)
 	<-h.Room()
-	if !h.Offer(ev(n+1, "c"), make([]byte, 1000)) {
+	if !h.Offer(ev(n+1, "c"), make([]byte, 9000)) {
 		// Over the byte limit as long as something is pending, alone it goes.
-		eventually(t, "empty window", func() bool { return h.Offer(ev(n+1, "c"), make([]byte, 1000)) })
+		eventually(t, "empty window", func() bool { return h.Offer(ev(n+1, "c"), make([]byte, 9000)) })
 	}
 	h.confirmed(n + 1)
 }
@@ -481,6 +482,21 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	}
 }
 
+// A destination may not park a result for longer than one that does not answer.
+func TestRetryAfterIsBoundedByRetryFor(t *testing.T) {
+	tries := 0
+	a := &sink{}
+	a.deliver = func(context.Context, []*Result) error {
+		if tries++; tries == 1 {
+			return RetryAfter(errors.New("429"), 20*365*24*time.Hour)
+		}
+		return nil
+	}
+	h := run(t, LaneOptions{Action: a, Spec: Spec{MaxInFlight: 1}, RetryFor: 50 * time.Millisecond})
+	h.offer(1)
+	h.confirmed(1)
+}
+
 func TestPanicOfAnActionIsContained(t *testing.T) {
 	a := &sink{deliver: func(context.Context, []*Result) error { panic("oops") }}
 	h := run(t, LaneOptions{Action: a})
@@ -592,3 +608,24 @@ type nop struct{}
 
 func (nop) Deliver(context.Context, []*Result) error { return nil }
 func (nop) Close(context.Context) error              { return nil }
+
+// An event may be large without a payload: its properties count too.
+func TestWindowIsBoundedInBytesOfProperties(t *testing.T) {
+	gate := make(chan struct{})
+	a := &sink{deliver: func(context.Context, []*Result) error { <-gate; return nil }}
+	h := run(t, LaneOptions{Action: a, WindowBytes: 64 << 10})
+	var n uint64
+	for n < 100 {
+		e := ev(n+1, "c")
+		e.Props = &event.Properties{User: []event.UserProperty{{Key: "k", Value: strings.Repeat("x", 32<<10)}}}
+		if !h.Offer(e, nil) {
+			break
+		}
+		n++
+	}
+	if n > 2 {
+		t.Errorf("%d events of 32 KiB were taken into a window of 64 KiB", n)
+	}
+	close(gate)
+	h.confirmed(n)
+}

@@ -108,7 +108,7 @@ func (m *Maker) Deliver(ctx context.Context, p Plan, r *Result) error {
 		if err = call(ctx, a, limit, []*Result{r}); err == nil || classOf(err) != answered {
 			break
 		}
-		t := time.NewTimer(max(retryAfter(err), 100*time.Millisecond<<n))
+		t := time.NewTimer(max(min(retryAfter(err), limit), 100*time.Millisecond<<n))
 		select {
 		case <-t.C:
 		case <-ctx.Done():

@@ -110,7 +110,7 @@ type Safety struct {
 	PendingBytes      int           // bytes not yet taken by a slow client's socket before it counts as slow; 64 KiB
 	PendingHard       int           // bytes at which the client's own packets are no longer read; 256 KiB
 	QueuedMessages    int           // QoS 1 messages waiting in memory for room in a client's window; 256
-	QueuedBytes       int           // the same in bytes of payload; 256 KiB
+	QueuedBytes       int           // the same in bytes, properties included; 256 KiB
 	MaxConnections    int           // 100,000
 	Retained          int           // topics with a retained message, kept in memory; 500,000
 	CloseGrace        time.Duration // how long a closing connection may take to read its last bytes; 1 s

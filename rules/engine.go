@@ -55,7 +55,8 @@ type entry struct {
 	closed bool // under a closed key
 }
 
-// New checks the options. Nothing runs until Run.
+// New checks the options and reads the log's committed ends: the log is open and
+// takes nothing yet. Nothing runs until Run.
 func New(o Options) (*Engine, error) {
 	const op = "rules.New"
 	if o.Log == nil || o.Store == nil || o.Positions == nil || o.Language == nil || o.Lanes == nil {
@@ -80,7 +81,8 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{o: o, entries: map[string]*entry{}, changed: make(chan struct{})}
 	for p := range o.Log.Partitions() {
-		e.parts = append(e.parts, &partition{engine: e, id: p, log: o.Logger.With("partition", p)})
+		e.parts = append(e.parts, &partition{engine: e, id: p, log: o.Logger.With("partition", p), opened: o.Log.Committed(p)})
+		e.parts[p].holdAll()
 	}
 	return e, nil
 }

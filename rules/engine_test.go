@@ -681,6 +681,86 @@ func TestALostTailIsClamped(t *testing.T) {
 	}
 }
 
+// What is committed between the opening of the log and the taking up of the rules
+// may already use the lost sequences again.
+func TestALostTailIsClampedToTheEndAtOpening(t *testing.T) {
+	w := newWorld(t, 1)
+	w.start()
+	st := w.apply("r", "t", "s3")
+	w.running("r", st.Revision)
+	for range 10 {
+		w.log.add(0, "t", "x")
+	}
+	w.idle()
+	w.end()
+	w.log.mu.Lock()
+	w.log.parts[0] = w.log.parts[0][:6]
+	w.log.mu.Unlock()
+	w.start(func(*Engine) {
+		for range 6 {
+			w.log.add(0, "t", "x")
+		}
+	})
+	w.running("r", st.Revision)
+	w.idle()
+	got := w.hub.seqs("r", 0)
+	if want := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 7, 8, 9, 10, 11, 12}; !slices.Equal(got, want) {
+		t.Error(got)
+	}
+}
+
+// A lane that leaves the worker at the very end of its version has had all of it:
+// told nothing, it would never count as drained, and hold the log for ever.
+func TestALaneThatLeavesAtItsEndHasDrained(t *testing.T) {
+	w, _ := benchWorker(t, 0)
+	v := w.table.match.Match("factory/7/device/412/telemetry", nil)[0]
+	l := &endLane{}
+	v.lanes[0].lane, v.end, v.ctx = l, 1, t.Context()
+	v.hot.Store(true)
+	w.event(benchEvent("21.5"))
+	w.s.readers.Wait()
+	if l.upto != 1 {
+		t.Errorf("the lane was told of everything up to %d, not 1", l.upto)
+	}
+}
+
+type endLane struct {
+	testLane
+	upto uint64
+}
+
+func (l *endLane) Advance(upto uint64) { l.upto = upto }
+
+// While nobody here knows the positions, before a partition is taken up and
+// behind the loss of it, nothing of its log may go.
+func TestTheLogIsHeldWithoutAnOwner(t *testing.T) {
+	w := newWorld(t, 1)
+	held := func() uint64 {
+		w.log.mu.Lock()
+		defer w.log.mu.Unlock()
+		if f := w.log.holds["rules0"]; f != nil {
+			return f()
+		}
+		return open
+	}
+	st := w.apply("r", "t", "s3")
+	for range 10 {
+		w.log.add(0, "t", "x")
+	}
+	w.start(func(*Engine) {
+		if h := held(); h != 0 {
+			t.Errorf("before: held at %d", h)
+		}
+	})
+	w.running("r", st.Revision)
+	w.idle()
+	w.eventually("saved", func() bool { return held() == 10 })
+	w.end()
+	if h := held(); h != 0 {
+		t.Errorf("behind: held at %d", h)
+	}
+}
+
 // benchWorker returns a worker with n rules on the same topic of which one
 // selects.
 func benchWorker(b testing.TB, others int) (*worker, func()) {

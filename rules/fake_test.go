@@ -61,12 +61,6 @@ func (l *memLog) Hold(name string, p int, f func() uint64) {
 	l.holds[fmt.Sprint(name, p)] = f
 	l.mu.Unlock()
 }
-func (l *memLog) Release(name string, p int) {
-	l.mu.Lock()
-	delete(l.holds, fmt.Sprint(name, p))
-	l.mu.Unlock()
-}
-
 func (l *memLog) Follow(p int, after uint64, filters []topic.Filter) (Follower, error) {
 	l.mu.Lock()
 	l.opened++
@@ -436,7 +430,8 @@ func newWorld(t *testing.T, partitions int) *world {
 }
 
 // start runs an engine; end stops it, kill stops it without the last save.
-func (w *world) start() {
+// start makes an engine and runs it. made is called in between.
+func (w *world) start(made ...func(*Engine)) {
 	w.t.Helper()
 	e, err := New(Options{Log: w.log, Store: w.store, Positions: w.positions, Language: testLanguage{}, Lanes: w.hub.make,
 		Owner: "me", LeaseTTL: 300 * time.Millisecond, SaveEvery: 2 * time.Millisecond})
@@ -444,6 +439,9 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	w.engine = e
+	for _, f := range made {
+		f(e)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { e.Run(ctx); close(done) }()

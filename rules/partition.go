@@ -24,6 +24,11 @@ type partition struct {
 	id     int
 	log    *slog.Logger
 
+	// opened is the committed end when the engine was made, before anything was
+	// appended. No position of a former process may lie behind it. Once others may
+	// have had the partition, or this process has, it bounds nothing: open.
+	opened uint64
+
 	mu      sync.Mutex
 	session *session // nil: not the owner
 }
@@ -37,6 +42,7 @@ func (p *partition) run(ctx context.Context) {
 			p.session = s
 			p.mu.Unlock()
 			err = s.run(ctx)
+			p.opened = open
 			p.mu.Lock()
 			p.session = nil
 			p.mu.Unlock()
@@ -48,6 +54,14 @@ func (p *partition) run(ctx context.Context) {
 		p.log.Error("the rules of a partition have stopped; taking them up again", "error", err)
 		pause(ctx, 500*time.Millisecond)
 	}
+}
+
+const holdName = "rules"
+
+// holdAll keeps trimming off the partition: whoever does not own it does not know
+// its positions. Its owner trims.
+func (p *partition) holdAll() {
+	p.engine.o.Log.Hold(holdName, p.id, func() uint64 { return 0 })
 }
 
 var errLost = errors.New("another process has taken the partition over")
@@ -72,6 +86,7 @@ func (p *partition) acquire(ctx context.Context, lost bool) (*session, error) {
 		}
 		free := rec.Owner == "" || rec.Owner == e.o.Owner && !lost || time.Since(since) >= e.o.LeaseTTL
 		if !free {
+			p.opened = open
 			if !pause(ctx, e.o.LeaseTTL/10) {
 				return nil, ctx.Err()
 			}
@@ -126,7 +141,7 @@ type session struct {
 	p        *partition
 	e        *Engine
 	restored record // as it was found; read only
-	end      uint64 // committed when the session began: no position may lie behind it
+	end      uint64 // committed when the session began, or when the log was opened: no restored position may lie behind it
 
 	// Of the saver alone.
 	rev    uint64
@@ -235,13 +250,12 @@ func (s *session) run(ctx context.Context) error {
 		s.wakeUp()
 		s.wakeMu.Unlock()
 	}()
-	s.end = s.e.o.Log.Committed(s.p.id)
+	s.end = min(s.e.o.Log.Committed(s.p.id), s.p.opened)
 	start := s.startPosition()
 	s.position.Store(start)
 	s.held.Store(s.lowestRestored(start))
-	hold := "rules"
-	s.e.o.Log.Hold(hold, s.p.id, s.held.Load)
-	defer s.e.o.Log.Release(hold, s.p.id)
+	s.e.o.Log.Hold(holdName, s.p.id, s.held.Load)
+	defer s.p.holdAll()
 
 	w := &worker{s: s, machine: s.e.o.Language.NewMachine(), at: start}
 	known := map[uint64]*version{}

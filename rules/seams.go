@@ -18,7 +18,6 @@ type Log interface {
 	Follow(p int, after uint64, filters []topic.Filter) (Follower, error)
 	// Hold keeps trimming behind the position that the function returns.
 	Hold(name string, p int, position func() uint64)
-	Release(name string, p int)
 }
 
 // Follower reads one partition in order. See eventlog.Follower.

@@ -257,7 +257,7 @@ func (w *worker) follow(r *runner) {
 func (s *session) follow(r *runner) {
 	v := r.v
 	ctx := v.ctx
-	if v.ended(r.pos) {
+	if !r.reach(r.pos) {
 		return
 	}
 	m := s.e.o.Language.NewMachine()
@@ -349,12 +349,6 @@ func (s *session) feed(ctx context.Context, r *runner, m *Machine, wait bool) (a
 		}
 	}
 	return r.reach(upto), nil
-}
-
-func (v *version) ended(pos uint64) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return pos >= v.end
 }
 
 // reach says that everything up to upto was offered. false: the version ends

@@ -102,7 +102,7 @@ to the rule's error action.
 What becomes of a delivery that fails:
 
 - An answer that may change (HTTP 429 and 5xx, throttling) is a try. There are three, with pauses that grow,
-  and not before the destination's ` + "`Retry-After`" + `.
+  and not before the destination's ` + "`Retry-After`" + `, an hour at most.
 - An answer that will not change (another status, a missing bucket or table, access denied) sends the result
   to the error action at once.
 - No answer (no connection, a time limit) is no try: the results wait in order until the destination

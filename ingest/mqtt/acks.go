@@ -92,8 +92,9 @@ func (s *session) Appended(token uint64, _ *event.Event, err error) {
 	}
 	if !s.c.v5 {
 		// 3.1.1 has no way to say no. The slot stays open, so that nothing
-		// behind it is acknowledged either, and the connection ends.
-		s.c.endLater(faultf(codeImplementation, "store", errs.Text(err)))
+		// behind it is acknowledged either, and the connection ends: now, so that
+		// the log takes nothing more behind what it has not stored.
+		s.c.endLocked(faultf(codeImplementation, "store", errs.Text(err)))
 		return
 	}
 	s.settle(token, appendCode(err))

@@ -441,10 +441,16 @@ func (c *client) mayPublish(n *name, retain bool) *fault {
 // end ends the connection for a reason of the server's. The first reason
 // counts. An MQTT 5 client is told.
 func (c *client) end(f *fault) {
+	c.sess.mu.Lock()
+	c.endLocked(f)
+	c.sess.mu.Unlock()
+}
+
+// endLocked is end for callers that hold the session's lock.
+func (c *client) endLocked(f *fault) {
 	if !c.why.CompareAndSwap(nil, f) {
 		return
 	}
-	c.sess.mu.Lock()
 	if !c.sess.closed {
 		if c.v5 && f.code >= codeUnspecified {
 			c.sess.buffer()
@@ -454,13 +460,13 @@ func (c *client) end(f *fault) {
 		c.sess.closed = true
 	}
 	c.sess.room.Broadcast()
-	c.sess.mu.Unlock()
 	c.cancel()
 	// The read loop sits in a read or in an append; both end now.
 	c.out.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
-// endLater is end for callers that hold the session's lock.
+// endLater is end for callers that hold the session's lock and go on using the
+// session.
 func (c *client) endLater(f *fault) {
 	if c.why.Load() == nil {
 		c.s.wg.Go(func() { c.end(f) })

@@ -159,6 +159,30 @@ func TestStoreFailureIsNeverAcknowledged(t *testing.T) {
 	}
 }
 
+// Behind a publish that is not stored, nothing more of a 3.1.1 client's goes to
+// the log: sent again after a reconnect, it would stand there out of order.
+func TestNothingIsAppendedBehindAFailure(t *testing.T) {
+	r := start(t, func(o *Options) {
+		l := newFakeLog(1)
+		l.auto, l.fail = false, func(int) error { return errs.E("fake", errs.Quota, nil) }
+		o.Log = l
+	})
+	p := r.connect(4, "p")
+	p.publish("a", 1, 1, "x")
+	eventually(t, "appended", func() bool { return r.log.pending() == 1 })
+	r.s.mu.Lock()
+	c := r.s.clients["p"]
+	r.s.mu.Unlock()
+	r.log.mu.Lock()
+	failing := r.log.waiting[0]
+	r.log.mu.Unlock()
+	failing.r.Appended(failing.token, failing.e, errs.E("fake", errs.Quota, nil))
+	if c.ctx.Err() == nil {
+		t.Error("the client may still append when it has been told of the failure")
+	}
+	p.closed()
+}
+
 // The log refuses at once, because it is closing: earlier publishes keep their
 // turn, this one is not acknowledged.
 func TestLogThatTakesNothing(t *testing.T) {

@@ -224,6 +224,45 @@ func TestManyRetained(t *testing.T) {
 	}
 }
 
+// A client that subscribes again and again, and acknowledges nothing, lets no
+// retained messages pile up.
+func TestRetainedOfOneFilterWaitOnce(t *testing.T) {
+	r := start(t, func(o *Options) { o.Retained, o.Limits = newFakeBucket(), ingest.Relaxed() })
+	pub := r.connect(4, "pub")
+	for i := range 3 {
+		pub.retain(fmt.Sprint("a/", i), "x", uint16(i+1))
+		pub.puback()
+	}
+	eventually(t, "retained", func() bool { return r.s.Retained("a/2") != nil })
+	p := r.connect(5, "p", packets.PropReceiveMaximum, 0, 1)
+	p.subscribe("a/#")
+	first := p.delivery()
+	for range 20 {
+		p.subscribe("a/#")
+	}
+	p.send(packet(packets.Unsubscribe<<4|2, append([]byte{0, 9, 0}, str("a/#")...)))
+	p.expect(packets.Unsuback)
+	p.subscribe("a/#")
+	p.subscribeWith(nil, 1|1<<4, "a/#") // only if new: what waits stays
+	r.s.mu.Lock()
+	s := r.s.clients["p"].sess
+	r.s.mu.Unlock()
+	s.mu.Lock()
+	n := len(s.retained)
+	s.mu.Unlock()
+	if n != 3 {
+		t.Fatalf("%d retained messages wait, there are 3", n)
+	}
+	p.ack(first.pid)
+	for i := range 3 {
+		d := p.delivery()
+		if d.topic != fmt.Sprint("a/", i) {
+			t.Error(d)
+		}
+		p.ack(d.pid)
+	}
+}
+
 func FuzzRetained(f *testing.F) {
 	f.Add(encodeRetained(&event.Event{Topic: "a/b", Payload: []byte("x"), Received: time.UnixMilli(1), QoS: 1, Props: &event.Properties{ContentType: "t"}}))
 	f.Fuzz(func(t *testing.T, b []byte) {

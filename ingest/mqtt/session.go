@@ -158,9 +158,9 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 		s.send(x, 0, retain, ids)
 	case len(s.queue) == 0 && len(s.retained) == 0 && s.hasRoom():
 		s.send(x, 1, retain, ids)
-	case len(s.queue) < s.c.s.safety.QueuedMessages && s.queueBytes+len(e.Payload) <= s.c.s.safety.QueuedBytes:
+	case len(s.queue) < s.c.s.safety.QueuedMessages && s.queueBytes+e.Size() <= s.c.s.safety.QueuedBytes:
 		s.queue = append(s.queue, waiting{e, sub, retain})
-		s.queueBytes += len(e.Payload)
+		s.queueBytes += e.Size()
 	default:
 		pl.behind, pl.after = true, e.Seq-1
 		s.c.s.m.fallbacks.Inc()
@@ -276,7 +276,7 @@ func (s *session) pump() {
 		n = 0
 		if len(s.retained) == 0 {
 			for ; n < len(s.queue) && s.hasRoom(); n++ {
-				s.queueBytes -= len(s.queue[n].e.Payload)
+				s.queueBytes -= s.queue[n].e.Size()
 				s.sendWaiting(x, &s.queue[n], now)
 			}
 		}

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -119,6 +120,7 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		s.subsVersion++
 		c.s.routes.trie.Add(sub.filter, sub)
 		if sub.retainHandling == 0 || sub.retainHandling == 1 && old == nil {
+			s.dropRetained(sub.filter)
 			for _, m := range c.s.retainedFor(sub.filter) {
 				if s.may(m) {
 					s.retained = append(s.retained, waiting{m, sub, true})
@@ -174,6 +176,7 @@ func (c *client) onUnsubscribe(body []byte) error {
 			code = codeSuccess
 			c.s.routes.trie.Remove(sub.filter, sub)
 			s.forget(sub)
+			s.dropRetained(sub.filter)
 			s.subsVersion++
 		}
 		if c.v5 {
@@ -190,6 +193,12 @@ func (s *session) forget(sub *subscription) {
 	if sub.id != 0 {
 		s.withID--
 	}
+}
+
+// dropRetained takes away the retained messages that still wait for a filter:
+// whoever subscribes again and again has them wait once. The caller holds s.mu.
+func (s *session) dropRetained(f topic.Filter) {
+	s.retained = slices.DeleteFunc(s.retained, func(w waiting) bool { return w.sub.filter == f })
 }
 
 func (c *client) unsubscribeAll() {

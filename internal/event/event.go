@@ -53,6 +53,19 @@ type Properties struct {
 // UserProperty is one MQTT 5 user property.
 type UserProperty struct{ Key, Value string }
 
+// Size estimates the bytes e takes, in memory and on the log: what is bounded in
+// bytes counts with it.
+func (e *Event) Size() int {
+	n := 100 + len(e.Payload) + len(e.Topic) + len(e.ClientID) + len(e.Principal) + len(e.Key)
+	if p := e.Props; p != nil {
+		n += 64 + len(p.ContentType) + len(p.ResponseTopic) + 2*len(p.CorrelationData)
+		for _, u := range p.User {
+			n += 8 + len(u.Key) + len(u.Value)
+		}
+	}
+	return n
+}
+
 // Expired reports whether e's message expiry has passed at now.
 func (e *Event) Expired(now time.Time) bool {
 	return e.Props != nil && e.Props.MessageExpiry > 0 &&

@@ -51,6 +51,17 @@ func TestAFullQueueHoldsPublishersBack(t *testing.T) {
 	}
 }
 
+// Who has ended while it waited, or before, appends nothing any more.
+func TestNothingIsAppendedForWhoHasEnded(t *testing.T) {
+	l, stop := open(t, Options{})
+	defer stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Append(ctx, ev("a", 1), nil, 0); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 func TestReceiptsTellEveryEventOnceAfterTheLogEnds(t *testing.T) {
 	l, stop := open(t, Options{})
 	const n = 5000

@@ -108,7 +108,7 @@ type entry struct {
 }
 
 func (x entry) Len() int  { return 1 }
-func (x entry) Size() int { return size(x.e) }
+func (x entry) Size() int { return x.e.Size() }
 func (x entry) AppendSubject(b []byte, _ int) []byte {
 	return appendSubject(b, uint16(x.p.n), x.e.Topic)
 }
@@ -119,18 +119,6 @@ func (x entry) Owner() any {
 		return nil
 	}
 	return x.r
-}
-
-// size estimates the stored bytes of e.
-func size(e *event.Event) int {
-	n := 100 + len(e.Payload) + len(e.Topic) + len(e.ClientID) + len(e.Principal) + len(e.Key)
-	if p := e.Props; p != nil {
-		n += 64 + len(p.ContentType) + len(p.ResponseTopic) + 2*len(p.CorrelationData)
-		for _, u := range p.User {
-			n += 8 + len(u.Key) + len(u.Value)
-		}
-	}
-	return n
 }
 
 // Open starts the embedded server, or connects to the cluster, makes or opens
@@ -291,7 +279,7 @@ func (l *Log) Partition(key string) uint16 {
 }
 
 // Append queues e; Seq and Partition are filled in at commit. It blocks while
-// the partition's queue is full, until ctx ends or the log closes; then it
+// the partition's queue is full. Once ctx has ended or the log has closed it
 // returns an error and Appended is not called. nil means Appended will be
 // called exactly once. r may be nil.
 // Errors: ctx's, errs.Unavailable.
@@ -358,7 +346,7 @@ func (p *partition) admit(x *entry) error {
 	if n := len(x.e.Payload); n > MaxPayload {
 		return errs.E(op, errs.TooLarge, fmt.Errorf("payload of %d bytes, at most %d are allowed", n, MaxPayload))
 	}
-	if size(x.e)-len(x.e.Payload) > maxHeader/4 {
+	if x.e.Size()-len(x.e.Payload) > maxHeader/4 {
 		// Only now is it worth counting exactly.
 		if n := len(appendHeader(nil, x.e)); n > maxHeader {
 			return errs.E(op, errs.TooLarge, fmt.Errorf("properties of %d bytes, at most %d are allowed", n, maxHeader))

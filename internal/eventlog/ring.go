@@ -29,7 +29,7 @@ func newRing(maxEvents, maxBytes int) *ring {
 	return &ring{maxEvents: maxEvents, maxBytes: maxBytes, moved: make(chan struct{})}
 }
 
-func weight(e *event.Event) int { return len(e.Payload) + len(e.Topic) + 256 }
+func weight(e *event.Event) int { return e.Size() + 156 }
 
 // push adds committed events in the order of their sequences and wakes the
 // followers once. Where an event does not continue the ring, the ring starts
@@ -68,10 +68,14 @@ func (r *ring) push(events []*event.Event) {
 // an unsynced tail was lost.
 func (r *ring) reset(committed uint64) {
 	r.mu.Lock()
+	r.restart(committed)
+	r.mu.Unlock()
+}
+
+func (r *ring) restart(committed uint64) {
 	r.clear()
 	r.committed = committed
 	r.wakeAll()
-	r.mu.Unlock()
 }
 
 // extend moves the committed end ahead for events that others appended.
@@ -140,12 +144,14 @@ func (r *ring) wait(seen uint64) <-chan struct{} {
 }
 
 // clamp remembers that the end went back to committed, so that followers
-// beyond it go back too: sequences behind it are given out again.
+// beyond it go back too: sequences behind it are given out again. Both happen
+// at one moment: a follower that goes back finds nothing of the lost end to go
+// ahead with again.
 func (r *ring) clamp(committed uint64) {
 	r.mu.Lock()
 	r.clamps = append(r.clamps, committed)
+	r.restart(committed)
 	r.mu.Unlock()
-	r.reset(committed)
 }
 
 func (r *ring) epochNow() int {

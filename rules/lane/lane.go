@@ -79,7 +79,7 @@ type Status struct {
 	Counts               // everything settled, beyond the confirmed position too
 	Confirmed  uint64    // all results up to here are settled
 	Pending    int       // taken and not settled; matched = Settled() + Pending
-	Bytes      int       // payload bytes of these
+	Bytes      int       // of these and their events
 	Oldest     time.Time // arrival of the oldest pending event; zero: none
 	Retries    uint64    // tries that failed, since the process started
 	LastError  string    // empty: none since the process started

@@ -99,7 +99,8 @@ func NewAppender[T Unit](s *Store, c AppenderConfig[T]) *Appender[T] {
 	return &Appender[T]{c: c, s: s, wake: make(chan struct{}, 1), pace: newPace()}
 }
 
-// Append queues u. It blocks while the queue is full.
+// Append queues u. It blocks while the queue is full, and queues nothing once ctx
+// has ended.
 // Errors: errs.Unavailable once the appender has closed, ctx's error.
 func (a *Appender[T]) Append(ctx context.Context, u T) error {
 	size := u.Size()
@@ -120,6 +121,12 @@ func (a *Appender[T]) Append(ctx context.Context, u T) error {
 	if a.closed {
 		a.mu.Unlock()
 		return errs.Errorf("jet.Append", errs.Unavailable, "the log is closed")
+	}
+	// Under the lock: an owner that ends when it is told of a failure has nothing
+	// stored behind it, neither what was queued (see tell) nor what comes now.
+	if err := ctx.Err(); err != nil {
+		a.mu.Unlock()
+		return err
 	}
 	a.queue = append(a.queue, u)
 	a.bytes += size
