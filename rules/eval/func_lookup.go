@@ -46,7 +46,7 @@ var lookupFunctions = []Function{
 		Name: "get_dynamodb", Since: V2016, Signature: "get_dynamodb(table, pk, pkvalue[, sk, skvalue], role)", MinArgs: 4, MaxArgs: 6, Counts: []int{4, 6}, NoVars: []int{-1},
 		Service: TableService, Source: "iot-sql-function-get-dynamodb",
 		Summary: "An item of a DynamoDB table as an Object, Undefined where there is none. Key values are Strings or numbers. " +
-			"Numbers keep all their digits, binary attributes are base64, sets are Arrays. " +
+			"Numbers are exact to 34 digits, binary attributes are base64, sets are Arrays. " +
 			"It may be called once in a statement; an item over 8 KiB makes the evaluation fail.",
 		Eval: getItem,
 	},
