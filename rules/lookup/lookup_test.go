@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,12 +247,12 @@ func asks(l eval.Lookups) []func(context.Context) ([]byte, error) {
 // What all services have in common: each misbehaves in the same ways.
 func TestServicesThatFail(t *testing.T) {
 	stop := make(chan struct{})
-	var behave http.HandlerFunc
-	var asked int
+	var behave atomic.Pointer[http.HandlerFunc]
+	var asked atomic.Int32
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // or the server does not see that the client goes
-		asked++
-		behave(w, r)
+		asked.Add(1)
+		(*behave.Load())(w, r)
 	}))
 	defer s.Close()
 	defer close(stop)
@@ -273,10 +274,10 @@ func TestServicesThatFail(t *testing.T) {
 		behave http.HandlerFunc
 		kind   errs.Kind
 		text   string
-		asked  int
+		asked  int32 // 0: any number of times
 	}{
-		"hangs":              {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, errs.Timeout, "in time", 1},
-		"hangs in an answer": {hangInside(stop), errs.Timeout, "in time", 1},
+		"hangs":              {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, errs.Timeout, "in time", 0},
+		"hangs in an answer": {hangInside(stop), errs.Timeout, "in time", 0},
 		"breaks off":         {breakOff, errs.Unavailable, "", 0},
 		"goes on for ever":   {goOn(-1), errs.TooLarge, "large", 1},
 		"says it is large":   {goOn(100 << 20), errs.TooLarge, "large", 1},
@@ -288,7 +289,8 @@ func TestServicesThatFail(t *testing.T) {
 	} {
 		for i, ask := range asks(l) {
 			t.Run(fmt.Sprintf("%s %d", name, i), func(t *testing.T) {
-				behave, asked = c.behave, 0
+				behave.Store(&c.behave)
+				asked.Store(0)
 				limit := 5 * time.Second
 				if strings.HasPrefix(name, "hangs") {
 					limit = 200 * time.Millisecond
@@ -303,8 +305,8 @@ func TestServicesThatFail(t *testing.T) {
 				if strings.Contains(err.Error(), "hunter") || strings.ContainsRune(err.Error(), '\n') || len(err.Error()) > 500 {
 					t.Errorf("%s", err)
 				}
-				if c.asked > 0 && asked != c.asked {
-					t.Errorf("asked %d times, want %d", asked, c.asked)
+				if n := asked.Load(); c.asked > 0 && n != c.asked {
+					t.Errorf("asked %d times, want %d", n, c.asked)
 				}
 				if d := time.Since(begin); d > 3*time.Second {
 					t.Errorf("took %v", d)

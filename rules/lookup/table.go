@@ -119,7 +119,8 @@ func appendBytes(b, data []byte) []byte {
 }
 
 func appendNumber(b []byte, s string) ([]byte, error) {
-	if s == "" || s[0] != '-' && (s[0] < '0' || s[0] > '9') || !json.Valid([]byte(s)) {
+	digit := func(c byte) bool { return '0' <= c && c <= '9' }
+	if s == "" || s[0] != '-' && !digit(s[0]) || !digit(s[len(s)-1]) || !json.Valid([]byte(s)) {
 		return nil, fmt.Errorf("the item has the number %.60q", s)
 	}
 	return append(b, s...), nil
