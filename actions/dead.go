@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
@@ -50,6 +52,7 @@ type Dead struct {
 	bytes   atomic.Int64  // of the stream, an estimate from above
 	letters atomic.Int64
 	dropped atomic.Uint64
+	count   sync.Mutex // while the oldest go: letters and dropped belong together
 	redrive sync.Mutex // one at a time: a letter is not delivered twice side by side
 }
 
@@ -228,6 +231,8 @@ func (d *Dead) trim(ctx context.Context) error {
 }
 
 func (d *Dead) trimOnce() error {
+	d.count.Lock()
+	defer d.count.Unlock()
 	st, err := d.store.State(deadStream)
 	if err != nil {
 		return err
@@ -271,6 +276,8 @@ func (d *Dead) trimOnce() error {
 
 // Stats returns the extent of DEAD.
 func (d *Dead) Stats() (DeadStats, error) {
+	d.count.Lock()
+	defer d.count.Unlock()
 	st, err := d.store.State(deadStream)
 	if err != nil {
 		return DeadStats{}, err
@@ -281,6 +288,20 @@ func (d *Dead) Stats() (DeadStats, error) {
 // Count returns the number of letters without asking the store; it may be a
 // little out of date.
 func (d *Dead) Count() uint64 { return uint64(max(0, d.letters.Load())) }
+
+var (
+	descLetters = prometheus.NewDesc("weir_dead_letters", "Letters in the stream DEAD.", nil, nil)
+	descDropped = prometheus.NewDesc("weir_dead_letters_dropped_total", "Dead letters that went because DEAD was full.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (d *Dead) Describe(ch chan<- *prometheus.Desc) { ch <- descLetters; ch <- descDropped }
+
+// Collect implements prometheus.Collector.
+func (d *Dead) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(descLetters, prometheus.GaugeValue, float64(d.Count()))
+	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(d.dropped.Load()))
+}
 
 // List returns at most limit letters behind sequence after, oldest first; rule
 // "": of every rule.
@@ -354,7 +375,13 @@ func (d *Dead) Redrive(ctx context.Context, seqs []uint64, deliver func(context.
 			continue
 		}
 		l, err := d.Get(ctx, seq)
-		if err == nil {
+		switch {
+		case err != nil:
+		case l.Evaluation:
+			err = errs.Errorf("actions.Redrive", errs.Invalid, "evaluating the statement failed, so nothing was selected that could be delivered")
+		case l.Omitted:
+			err = errs.Errorf("actions.Redrive", errs.Invalid, "the result was too large to be kept; its event is %s", l.Result.ID)
+		default:
 			err = deliver(ctx, l)
 		}
 		if err == nil {

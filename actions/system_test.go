@@ -383,6 +383,32 @@ func TestErrorActionAndDeadLetters(t *testing.T) {
 	}
 }
 
+// A letter that holds nothing to deliver cannot be redriven, and stays.
+func TestRedriveOfAFailedEvaluation(t *testing.T) {
+	k := newSinks()
+	s := open(t, "", eventlog.Memory, 1, k.kind())
+	ctx := context.Background()
+	e := s.publish("t", "c", strings.Repeat("x", 1000))
+	big := &event.Event{Topic: "t", Payload: make([]byte, 900_000), Seq: 7, Received: e.Received}
+	for _, l := range []*actions.Letter{
+		{Rule: "r", Kind: "sink", Evaluation: true, Result: &actions.Result{ID: e.ID(), Event: e}},
+		{Rule: "r", Kind: "sink", Result: &actions.Result{ID: big.ID(), Event: big, Payload: make([]byte, 900_000)}},
+		{Rule: "r", Kind: "sink", Result: &actions.Result{ID: big.ID(), Event: big, Payload: make([]byte, 600_000)}},
+	} {
+		if err := s.dead.Put(ctx, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []*actions.Letter
+	n, failed := s.dead.Redrive(ctx, []uint64{1, 2, 3, 4}, func(_ context.Context, l *actions.Letter) error { got = append(got, l); return nil })
+	if n != 1 || !errs.Is(failed[1], errs.Invalid) || !errs.Is(failed[2], errs.Invalid) || !errs.Is(failed[4], errs.NotFound) {
+		t.Error(n, failed)
+	}
+	if len(got) != 1 || len(got[0].Result.Payload) != 600_000 || len(got[0].Result.Event.Payload) != 0 || got[0].Result.Event.Seq != 7 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // At DEAD's limit the oldest letters go, counted.
 func TestDeadLimit(t *testing.T) {
 	k := newSinks()

@@ -146,6 +146,25 @@ type Tailer interface {
 	Tail(ctx context.Context, o TailOptions, fn func(*event.Event) error, gap func(partition int, from, to uint64) error) error
 }
 
+// Destinations are the web servers the http action may send to, once their
+// owners have confirmed it.
+type Destinations interface {
+	List(ctx context.Context) ([]Destination, error)
+	// Confirm enables the destination that was given token. Error: NotFound.
+	Confirm(ctx context.Context, token string) (*Destination, error)
+	// Delete removes a destination by its confirmation URL or ARN.
+	Delete(ctx context.Context, name string) error
+}
+
+// Destination is a web server that was asked whether it wants results.
+type Destination struct {
+	ARN       string    `json:"arn"`
+	URL       string    `json:"confirmationUrl"`
+	Status    string    `json:"status"` // "IN_PROGRESS", "ENABLED", "DISABLED", "ERROR"
+	Reason    string    `json:"statusReason,omitempty"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
 // DeadLetters is the stream DEAD.
 type DeadLetters interface {
 	// List returns at most max letters behind sequence after, oldest first; rule

@@ -80,6 +80,24 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return &out, c.call(ctx, "GET", "/weir/v1/status", nil, nil, &out)
 }
 
+// Destinations lists the destinations of the http action.
+func (c *Client) Destinations(ctx context.Context) ([]Destination, error) {
+	var out struct{ Destinations []Destination }
+	err := c.call(ctx, "GET", "/weir/v1/destinations", nil, nil, &out)
+	return out.Destinations, err
+}
+
+// ConfirmDestination enables the destination that was given token.
+func (c *Client) ConfirmDestination(ctx context.Context, token string) (*Destination, error) {
+	var out Destination
+	return &out, c.call(ctx, "GET", "/confirmdestination/"+url.PathEscape(token), nil, nil, &out)
+}
+
+// DeleteDestination removes a destination by its URL or ARN.
+func (c *Client) DeleteDestination(ctx context.Context, name string) error {
+	return c.call(ctx, "DELETE", "/weir/v1/destinations", url.Values{"name": {name}}, nil, nil)
+}
+
 // Dead lists dead letters.
 func (c *Client) Dead(ctx context.Context, rule string, after uint64, max int) ([]DeadLetter, error) {
 	var out struct{ Dead []DeadLetter }

@@ -184,7 +184,9 @@ func TestApply(t *testing.T) {
 }
 
 func TestUnknownParametersAreRefused(t *testing.T) {
-	f := &fake{tail: func(context.Context, TailOptions, func(*event.Event) error, func(int, uint64, uint64) error) error { return nil }}
+	f := &fake{tail: func(context.Context, TailOptions, func(*event.Event) error, func(int, uint64, uint64) error) error {
+		return nil
+	}}
 	c := serve(t, f)
 	for _, path := range []string{"/weir/v1/tail?fliter=a", "/weir/v1/tail?since=yesterday", "/weir/v1/tail?last=-1", "/weir/v1/tail?follow=1",
 		"/weir/v1/tail?last=1&last=2", "/weir/v1/dead?max=100000", "/weir/v1/dead/x"} {

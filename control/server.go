@@ -41,6 +41,8 @@ type Options struct {
 	Tailer Tailer
 	Dead   DeadLetters
 
+	Destinations Destinations
+
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
 	Profiles http.Handler // nil: not served
@@ -113,6 +115,10 @@ var routes = []route{
 	{"POST /weir/v1/rules/{name}/enable", false, (*Server).enableRule},
 	{"POST /weir/v1/rules/{name}/disable", false, (*Server).disableRule},
 	{"GET /weir/v1/tail", false, (*Server).tail},
+	{"GET /weir/v1/destinations", false, (*Server).listDestinations},
+	{"DELETE /weir/v1/destinations", false, (*Server).deleteDestination},
+	// Asked by the owners of web servers; the token says that they are.
+	{"GET /confirmdestination/{token}", true, (*Server).confirmDestination},
 	{"GET /weir/v1/dead", false, (*Server).listDead},
 	{"GET /weir/v1/dead/{seq}", false, (*Server).getDead},
 	{"POST /weir/v1/dead/redrive", false, (*Server).redrive},
@@ -386,6 +392,41 @@ func ContentOf(b []byte) Content {
 		return Content{Payload: string(b)}
 	}
 	return Content{PayloadBase64: encodeBase64(b)}
+}
+
+func (s *Server) listDestinations(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.o.Destinations.List(r.Context())
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []Destination{}
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Destinations []Destination `json:"destinations"`
+	}{list})
+	return nil
+}
+
+func (s *Server) deleteDestination(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "name")
+	if err != nil {
+		return err
+	}
+	if err := s.o.Destinations.Delete(r.Context(), q.Get("name")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) confirmDestination(w http.ResponseWriter, r *http.Request) error {
+	d, err := s.o.Destinations.Confirm(r.Context(), r.PathValue("token"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, d)
+	return nil
 }
 
 func (s *Server) listDead(w http.ResponseWriter, r *http.Request) error {

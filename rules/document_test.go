@@ -149,6 +149,16 @@ hint: did you mean "description"?`},
 	}
 }
 
+func TestWarnings(t *testing.T) {
+	docs, err := Parse("r.yaml", []byte("ruleName: a\nactions: []\nsql: |\n  SELECT *\n  FROM 'a' WHERE device-id = 1\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := (SQL{}).Warnings(docs[0]); len(w) != 1 || w[0].Line != 5 || w[0].Column != 18 {
+		t.Errorf("%+v", w)
+	}
+}
+
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, s string) {

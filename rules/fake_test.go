@@ -286,8 +286,7 @@ type testLane struct {
 	advanced  uint64
 	counts    lane.Counts
 	room      chan struct{}
-	auto      bool // settle at once
-	leave     chan struct{}
+	auto      bool   // settle at once
 	last      uint64 // highest sequence taken
 	refusals  int
 }

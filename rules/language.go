@@ -18,15 +18,33 @@ var _ Language = SQL{}
 
 // Compile implements Language. Its error is a *sql.Error.
 func (l SQL) Compile(r *Rule) (Program, error) {
-	stmt, err := sql.Parse(r.SQL)
-	if err != nil {
-		return nil, err
-	}
-	p, _, err := eval.Compile(stmt, eval.Options{Version: r.SQLVersion, RuleName: r.Name, AccountID: l.AccountID, Lookups: l.Lookups})
+	p, _, err := l.compile(r)
 	if err != nil {
 		return nil, err
 	}
 	return SQLProgram{p}, nil
+}
+
+func (l SQL) compile(r *Rule) (*eval.Program, []sql.Error, error) {
+	stmt, err := sql.Parse(r.SQL)
+	if err != nil {
+		return nil, nil, err
+	}
+	return eval.Compile(stmt, eval.Options{Version: r.SQLVersion, RuleName: r.Name, AccountID: l.AccountID, Lookups: l.Lookups})
+}
+
+// Warnings returns what d's statement says that the language accepts but cannot
+// mean. A statement that does not compile has none.
+func (l SQL) Warnings(d *Document) []*Problem {
+	_, warnings, err := l.compile(d.Rule)
+	if err != nil {
+		return nil
+	}
+	out := make([]*Problem, len(warnings))
+	for i := range warnings {
+		out[i] = d.sqlProblem(d.root.get("sql"), &warnings[i])
+	}
+	return out
 }
 
 // NewMachine implements Language.

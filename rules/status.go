@@ -159,7 +159,7 @@ func (s *session) addTo(get func(string) *RuleStatus) {
 		}
 		for _, r := range v.lanes {
 			a := rs.action(r.index, v.stored.Rule.Actions[r.index].Kind)
-			if v.end == open {
+			if v.end == open && v.stored.Version == rs.Version {
 				a.Lanes++
 			}
 			left := r.left.Load()
@@ -292,18 +292,23 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Idle blocks until every lane this process runs has confirmed all that is
-// committed now, or ctx ends.
+// Idle blocks until the engine has taken up the rules that are in the store now
+// and every lane this process runs has confirmed all that is committed now, or
+// ctx ends.
 func (e *Engine) Idle(ctx context.Context) error {
 	ends := make([]uint64, len(e.parts))
 	for i := range ends {
 		ends[i] = e.o.Log.Committed(i)
 	}
 	for {
+		list, err := e.o.Store.List(ctx)
+		if err != nil {
+			return err
+		}
 		idle := true
 		for i, p := range e.parts {
 			s := p.current()
-			idle = idle && s != nil && s.confirmed() >= ends[i]
+			idle = idle && s != nil && s.runs(list) && s.confirmed() >= ends[i]
 		}
 		if idle {
 			return nil
@@ -312,6 +317,18 @@ func (e *Engine) Idle(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// runs reports whether the worker has taken up every enabled rule of list.
+func (s *session) runs(list []Stored) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range list {
+		if v := s.versions[st.Revision]; !st.Rule.Disabled && (v == nil || !v.taken) {
+			return false
+		}
+	}
+	return true
 }
 
 // confirmed returns the position that all running lanes have confirmed.

@@ -17,7 +17,7 @@ import (
 func (a *app) ruleCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rule",
-		Short: "Apply, list, show, enable, disable and delete rules",
+		Short: "Try out, test, apply, list, show, enable, disable and delete rules",
 		Long: `A rule is a file in the shape of an AWS TopicRulePayload, JSON or YAML, with the rule's
 name besides:
 
@@ -31,7 +31,7 @@ name besides:
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.ownerFlags(c)
-	c.AddCommand(a.ruleApplyCmd(), a.ruleListCmd(), a.ruleShowCmd(), a.ruleStatusCmd(),
+	c.AddCommand(a.ruleEvalCmd(), a.ruleTestCmd(), a.ruleApplyCmd(), a.ruleListCmd(), a.ruleShowCmd(), a.ruleStatusCmd(),
 		a.ruleSwitchCmd("enable", true), a.ruleSwitchCmd("disable", false), a.ruleDeleteCmd())
 	return c
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,6 +54,12 @@ func (a *app) endpoints() (*server.Endpoints, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, server.EndpointsFile), err)
 	}
+	// A Weir that was killed leaves its file behind.
+	c, err := net.DialTimeout("tcp", strings.TrimPrefix(e.API, "http://"), 5*time.Second)
+	if err != nil {
+		return nil, &exitError{exitUnreachable, fmt.Sprintf("the Weir of the data folder %s (process %d) is not running any more: start one with `weir dev`", dir, e.PID)}
+	}
+	c.Close()
 	return e, nil
 }
 

@@ -32,15 +32,15 @@ type File struct {
 }
 
 // IsRule reports whether name is one of a rule file: .json, .yaml or .yml, not
-// hidden, not an editor's own.
+// hidden, not an editor's own, not one with rule tests (hot.rule_test.yaml).
 func IsRule(name string) bool {
 	base := filepath.Base(name)
 	if strings.HasPrefix(base, ".") || strings.HasPrefix(base, "#") || strings.HasSuffix(base, "~") {
 		return false
 	}
-	switch filepath.Ext(base) {
+	switch ext := filepath.Ext(base); ext {
 	case ".json", ".yaml", ".yml":
-		return true
+		return !strings.HasSuffix(strings.TrimSuffix(base, ext), ".rule_test")
 	}
 	return false
 }

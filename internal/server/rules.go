@@ -129,21 +129,67 @@ func (r *ruleService) Apply(ctx context.Context, file string, content []byte, dr
 			default:
 				one.Result = "updated"
 			}
+			if changed {
+				r.await(ctx, d.Rule.Name, st.Version, !d.Rule.Disabled)
+			}
 		}
 		out = append(out, one)
 	}
 	return out, nil
 }
 
+// await waits until the engine runs version of the rule, or has stopped to, so
+// that who applied a rule and then publishes sees it act. It is a courtesy with a
+// limit: the change is stored, whatever the engine is held up by.
+func (r *ruleService) await(ctx context.Context, name string, version int, enabled bool) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !r.settled(name, version, enabled) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *ruleService) settled(name string, version int, enabled bool) bool {
+	for _, st := range r.s.engine.Status() {
+		if st.Name != name || st.Deleted {
+			continue
+		}
+		if st.Version < version {
+			return false
+		}
+		for _, a := range st.Actions {
+			if enabled && a.Lanes < r.s.log.Partitions() || !enabled && a.Lanes > 0 {
+				return st.Error != ""
+			}
+		}
+		return true
+	}
+	return !enabled
+}
+
 // SetEnabled implements control.Rules.
 func (r *ruleService) SetEnabled(ctx context.Context, name string, enabled bool) error {
-	_, err := r.s.store.SetEnabled(ctx, name, enabled)
-	return missing(name, err)
+	st, err := r.s.store.SetEnabled(ctx, name, enabled)
+	if err != nil {
+		return missing(name, err)
+	}
+	r.await(ctx, name, st.Version, enabled)
+	return nil
 }
 
 // Delete implements control.Rules.
 func (r *ruleService) Delete(ctx context.Context, name string) error {
-	return missing(name, r.s.store.Delete(ctx, name))
+	if err := r.s.store.Delete(ctx, name); err != nil {
+		return missing(name, err)
+	}
+	r.await(ctx, name, 0, false)
+	return nil
 }
 
 func missing(name string, err error) error {

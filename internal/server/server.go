@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -187,6 +188,9 @@ func (s *Server) openLog(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("durability %q is not known", s.cfg.Durability)
 	}
+	if err := probe("listen.nats", s.cfg.Listen.NATS); err != nil && s.cfg.NATS.URL == "" {
+		return err
+	}
 	log, err := eventlog.Open(ctx, eventlog.Options{
 		Dir: filepath.Join(s.dataDir, "log"), URL: s.cfg.NATS.URL, Creds: s.cfg.NATS.Creds,
 		Durability: durability, Partitions: s.cfg.Partitions,
@@ -197,7 +201,7 @@ func (s *Server) openLog(ctx context.Context) error {
 		if strings.Contains(err.Error(), "is in use by another process") {
 			return &FolderError{Dir: s.cfg.DataDir}
 		}
-		return portTaken("listen.nats", s.cfg.Listen.NATS, err)
+		return err
 	}
 	s.log = log
 	s.onClose(log.Close)
@@ -352,7 +356,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s},
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations},
 		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
@@ -372,7 +376,12 @@ func (s *Server) openControl(context.Context) error {
 	s.endpoints.DataDir = s.dataDir
 	s.endpoints.API = "http://" + s.apiListener.Addr().String()
 	s.endpoints.TokenFile = filepath.Join(s.dataDir, control.TokenFile)
-	s.onClose(func() error { return os.Remove(filepath.Join(s.dataDir, EndpointsFile)) })
+	s.onClose(func() error {
+		if err := os.Remove(filepath.Join(s.dataDir, EndpointsFile)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
 	return nil
 }
 
@@ -405,13 +414,25 @@ func (e *PortError) Error() string {
 }
 func (e *PortError) Unwrap() error { return e.Err }
 
+// probe reports whether addr can be listened on. The embedded NATS server tries
+// for half a minute and then does not say why.
+func probe(key, addr string) error {
+	if addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return portTaken(key, addr, err)
+	}
+	return l.Close()
+}
+
 func portTaken(key, addr string, err error) error {
 	var taken *PortError
 	if err == nil || errors.As(err, &taken) || addr == "" {
 		return err
 	}
-	// The embedded NATS server says it in words only.
-	if !errors.Is(err, syscall.EADDRINUSE) && !strings.Contains(err.Error(), "address already in use") {
+	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}
 	var op *net.OpError

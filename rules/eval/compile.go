@@ -77,7 +77,6 @@ type compiler struct {
 	depth    int  // deepest scope
 	count    int  // expressions so far
 	reads    bool // see code
-	whole    bool
 	vars     map[string]*variable
 	tables   []sql.Span // calls of get_dynamodb
 	nodes    map[sql.Expr]node
@@ -103,7 +102,7 @@ func newCompiler(source string, p *Program) *compiler {
 // finish completes code once all expressions are compiled.
 func (c *compiler) finish(to *code) {
 	shape, slots := c.scope.close()
-	*to = code{ver: c.version, shape: shape, slots: slots, depth: c.depth, vars: len(c.vars), reads: c.reads, whole: c.whole}
+	*to = code{ver: c.version, shape: shape, slots: slots, depth: c.depth, vars: len(c.vars), reads: c.reads}
 }
 
 // close gives the scope's paths their slots.
@@ -321,7 +320,7 @@ func (c *compiler) compile(x sql.Expr) node {
 // star notes a * of the current scope.
 func (c *compiler) star() {
 	if c.scope.outer == nil {
-		c.reads, c.whole = true, true
+		c.reads = true
 	}
 }
 

@@ -62,7 +62,7 @@ func (p *Program) Explain(ctx context.Context, m *Machine, e *event.Event) *Expl
 
 // whyNoMembers says why a payload has none, "" where it has.
 func whyNoMembers(b []byte) string {
-	_, _, _, ok := document(b, nil, nil)
+	_, _, _, ok := document(b, nil, nil, nil)
 	switch {
 	case ok:
 		if t := bytes.TrimLeft(b, " \t\r\n"); t[0] == '[' {

@@ -109,7 +109,7 @@ func (m *Machine) members(v Value, names []string) Value {
 // star is the whole current item.
 type star struct{}
 
-func (star) eval(m *Machine) Value { return m.frame.item }
+func (star) eval(m *Machine) Value { return m.item() }
 
 // itemName is the name a nested query gave its item, and members of it.
 type itemName struct{ names []string }
@@ -762,6 +762,17 @@ type frame struct {
 	built bool   // item is not JSON text; members are looked up in it
 	doc   []byte // what refs point into
 	refs  []ref
+	// Of the outermost frame, whose doc is the payload: item is yet to be made of
+	// the extent.
+	pending bool
+	ver     Version
+	extent
+}
+
+// extent is where the document stands in a payload.
+type extent struct {
+	from, to int  // from is -1 where the payload is not JSON
+	messy    bool // see scan.messy
 }
 
 // enter makes v the current item of f.
@@ -795,7 +806,7 @@ type cond interface{ holds(m *Machine) bool }
 // Strings true and false count; alone only the Boolean does.
 func condition(x node) cond {
 	switch x := x.(type) {
-	case *and, *or:
+	case *and, *or, *order, *equal:
 		return operand(x)
 	}
 	return isTrue{x}
@@ -896,18 +907,22 @@ func (c *orderConst) holds(m *Machine) bool {
 	if len(b) > 18 {
 		return c.x.eval(m).True()
 	}
-	n, places, point := int64(0), 0, 0
-	for i, d := range b {
-		switch {
-		case d-'0' <= 9:
-			n = n*10 + int64(d-'0')
-			places += point
-		case d == '.':
-			point = 1
-		case d == '-' && i == 0:
-		default:
-			return c.x.eval(m).True()
+	n, i, places := int64(0), 0, 0
+	if b[0] == '-' {
+		i = 1
+	}
+	for ; i < len(b) && b[i]-'0' <= 9; i++ {
+		n = n*10 + int64(b[i]-'0')
+	}
+	if i < len(b) && b[i] == '.' {
+		point := i
+		for i++; i < len(b) && b[i]-'0' <= 9; i++ {
+			n = n*10 + int64(b[i]-'0')
 		}
+		places = i - point - 1
+	}
+	if i < len(b) {
+		return c.x.eval(m).True()
 	}
 	if b[0] == '-' {
 		n = -n

@@ -16,9 +16,11 @@ const maxDepth = 64
 // is kept but positions.
 type scan struct {
 	b     []byte
-	messy bool  // what was passed is not the compact text it would be written as
-	high  bool  // there is a byte above 0x7f somewhere
-	refs  []ref // the places of the members that a shape names
+	messy bool      // what was passed is not the compact text it would be written as
+	high  bool      // there is a byte above 0x7f somewhere
+	refs  []ref     // the places of the members that a shape names
+	memo  []memoKey // keys of the document before; nil: not remembered
+	seen  int       // keys so far
 }
 
 // Classes of bytes.

@@ -155,7 +155,7 @@ func mustCompile(t testing.TB, src string) *Program {
 }
 
 // checkExtraction compares what a pass over b finds with the reference.
-func checkExtraction(t *testing.T, b []byte) {
+func checkExtraction(t *testing.T, b []byte, memo []memoKey) {
 	t.Helper()
 	var sb shapeBuilder
 	for _, names := range extractionPaths {
@@ -163,7 +163,7 @@ func checkExtraction(t *testing.T, b []byte) {
 	}
 	sh, moved := sb.build()
 	refs := make([]ref, sb.slots)
-	from, to, messy, ok := document(b, sh, refs)
+	from, to, messy, ok := document(b, sh, refs, memo)
 	want, err := decodeJSON(b)
 	composite := err == nil
 	switch want.(type) {
@@ -238,17 +238,20 @@ func depthOf(x any) int {
 func TestExtractionAgreesWithEncodingJSON(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	var b bytes.Buffer
+	memo := make([]memoKey, memoKeys)
 	for range 20000 {
 		b.Reset()
 		randomObject(r, &b, 4)
 		doc := b.Bytes()
-		checkExtraction(t, doc)
+		checkExtraction(t, doc, nil)
+		checkExtraction(t, doc, memo)
+		checkExtraction(t, doc, memo)
 		// One byte changed or cut is mostly no JSON.
 		if len(doc) > 2 {
 			broken := bytes.Clone(doc)
 			broken[r.IntN(len(broken))] = `{}[]",:\ 0e.-tu`[r.IntN(15)]
-			checkExtraction(t, broken)
-			checkExtraction(t, doc[:r.IntN(len(doc))])
+			checkExtraction(t, broken, memo)
+			checkExtraction(t, doc[:r.IntN(len(doc))], memo)
 		}
 	}
 }
@@ -260,6 +263,7 @@ func FuzzExtraction(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	memo := make([]memoKey, memoKeys)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 1<<12 {
 			return
@@ -267,11 +271,13 @@ func FuzzExtraction(f *testing.F) {
 		// Numbers the reference cannot compare.
 		if bytes.ContainsAny(b, "eE") && bytes.ContainsAny(b, "0123456789") {
 			if x, err := decodeJSON(b); err != nil || strange(x) {
-				document(b, nil, nil)
+				document(b, nil, nil, nil)
 				return
 			}
 		}
-		checkExtraction(t, b)
+		checkExtraction(t, b, nil)
+		checkExtraction(t, b, memo)
+		checkExtraction(t, b, memo)
 	})
 }
 

@@ -27,6 +27,7 @@ type Machine struct {
 	arena     []byte // text made on the way
 	stack     []Value
 	call      Call
+	memo      [memoKeys]memoKey
 
 	regexLimitHits uint64
 	shared         shared           // of the event read last
@@ -114,8 +115,9 @@ func (m *Machine) refill(n int) {
 func (m *Machine) read(payload []byte, c *code) {
 	f := m.frame
 	f.built, f.doc = false, payload
+	f.pending, f.ver = false, c.ver
 	if c.reads && m.shared.again(m.event, payload, c) {
-		f.item, f.refs = m.shared.item, m.shared.refs
+		f.extent, f.refs, f.pending = m.shared.found, m.shared.refs, true
 		return
 	}
 	f.reset(int(c.slots))
@@ -123,16 +125,29 @@ func (m *Machine) read(payload []byte, c *code) {
 	if !c.reads {
 		return
 	}
-	from, to, messy, ok := m.document(payload, c.shape, f.refs)
-	if !ok {
+	var ok bool
+	if f.from, f.to, f.messy, ok = m.document(payload, c.shape, f.refs); !ok {
 		clear(f.refs)
-		f.item = Value{form: formPayload, s: bytesText(payload)}
-	} else {
-		f.item = rawComposite(payload[from:to], messy, c.ver)
-		f.item.form |= formPayload
-		f.item.n, f.item.exp = int64(from), int32(len(payload)-to)
+		f.from = -1
 	}
-	m.shared.code, m.shared.item, m.shared.refs = c, f.item, f.refs
+	f.pending = true
+	m.shared.code, m.shared.found, m.shared.refs = c, f.extent, f.refs
+}
+
+// item returns the current item.
+func (m *Machine) item() Value {
+	f := m.frame
+	if f.pending {
+		f.pending = false
+		if f.from < 0 {
+			f.item = Value{form: formPayload, s: bytesText(f.doc)}
+		} else {
+			f.item = rawComposite(f.doc[f.from:f.to], f.messy, f.ver)
+			f.item.form |= formPayload
+			f.item.n, f.item.exp = int64(f.from), int32(len(f.doc)-f.to)
+		}
+	}
+	return f.item
 }
 
 func (m *Machine) topic() topic.Name {

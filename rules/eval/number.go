@@ -36,6 +36,9 @@ func small(n int64, exp int32, v Version) Value {
 	if v != V2015 && exp < 0 {
 		// A number without a fraction is an Int.
 		x := Value{kind: Decimal, n: n, exp: exp}
+		if n%10 != 0 {
+			return x
+		}
 		if w, ok := x.whole(); ok {
 			return IntValue(w)
 		}

@@ -36,7 +36,6 @@ type code struct {
 	depth int    // frames
 	vars  int    // variables of SET
 	reads bool   // the payload is looked at
-	whole bool   // as a whole, by *
 }
 
 // Statement returns what p was compiled from; it must not be changed.
@@ -83,7 +82,7 @@ func (p *Program) Eval(ctx context.Context, m *Machine, e *event.Event) (payload
 		return nil, false, m.err
 	}
 	if p.project.star {
-		if item := m.frame.item; item.kind == Undefined || item.form&formMessy == 0 {
+		if item := m.item(); item.kind == Undefined || item.form&formMessy == 0 {
 			if item.kind == Undefined {
 				return bytes.Clone(e.Payload), true, nil
 			}

@@ -29,7 +29,7 @@ func (p *projection) write(m *Machine) bool {
 	case p.value != nil:
 		return write(m, p.value)
 	case p.star:
-		item := m.frame.item
+		item := m.item()
 		if item.kind == Undefined {
 			// Not JSON: the bytes as they came.
 			b, ok := item.PayloadBytes()
@@ -46,7 +46,7 @@ func (p *projection) write(m *Machine) bool {
 		m.out = append(m.out, '}')
 		return m.checkOut()
 	}
-	item := m.frame.item
+	item := m.item()
 	if item.kind != Object {
 		m.out = append(m.out, '{')
 		m.writeColumns(p.group, true)
@@ -116,7 +116,7 @@ func (p *projection) merge(m *Machine) bool {
 	for i := range p.columns {
 		c := &p.columns[i]
 		if c.star {
-			root.addAll(m, m.frame.item)
+			root.addAll(m, m.item())
 			continue
 		}
 		mark := len(m.out)

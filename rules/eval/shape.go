@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 	"unique"
+	"unsafe"
 )
 
 // shape tells an extraction which members of an object to note. Shapes form a
@@ -35,10 +36,27 @@ type ref struct {
 // manyKeys is from where on a map is faster than a walk.
 const manyKeys = 12
 
-// find returns the key name; head is as in shapeKey.
-func (sh *shape) find(name []byte, head uint64) *shapeKey {
+// at returns the key whose name stands in b from start to end, as it is written
+// there; nil where sh, which may be nil, does not have it.
+func (sh *shape) at(b []byte, start, end int, escaped bool) *shapeKey {
+	if sh == nil {
+		return nil
+	}
+	name := b[start:end]
+	if escaped {
+		name = textBytes(unescape(name))
+	}
 	if sh.index != nil {
 		return sh.index[string(name)]
+	}
+	head := uint64(0)
+	if n := end - start; !escaped && start+8 <= len(b) {
+		head = binary.LittleEndian.Uint64(b[start:])
+		if n < 8 {
+			head &= 1<<(8*uint(n)) - 1
+		}
+	} else {
+		head = headOf(bytesText(name))
 	}
 	for i := range sh.keys {
 		k := &sh.keys[i]
@@ -59,9 +77,9 @@ func headOf(name string) uint64 {
 // document validates the payload b to its end and notes the members sh names.
 // ok is false where b is no JSON object or array nested at most 64 levels deep;
 // the refs are meaningless then. messy: see scan.messy; from and to are the
-// document without white space around it.
-func document(b []byte, sh *shape, refs []ref) (from, to int, messy, ok bool) {
-	x := scan{b: b, refs: refs}
+// document without white space around it. memo may be nil.
+func document(b []byte, sh *shape, refs []ref, memo []memoKey) (from, to int, messy, ok bool) {
+	x := scan{b: b, refs: refs, memo: memo}
 	i := x.space(0)
 	x.messy = false
 	if i >= len(b) {
@@ -84,104 +102,207 @@ func document(b []byte, sh *shape, refs []ref) (from, to int, messy, ok bool) {
 	return i, end, messy, true
 }
 
+// load returns the eight bytes at p+i, which the caller knows to be there.
+func load(p unsafe.Pointer, i int) uint64 {
+	return binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(p, i))[:])
+}
+
+// at returns the byte at p+i, which the caller knows to be there.
+func at(p unsafe.Pointer, i int) byte { return *(*byte)(unsafe.Add(p, i)) }
+
 // object passes the object that begins at i as value does, and notes the
 // members sh names; nil names none. Of several with one name the last counts.
+//
+// Most of a payload is read here. What is common (short names, ASCII strings,
+// plain numbers, no white space) is passed without a call, and each access is
+// checked against n, once, by hand: 0 ≤ i < n before at, i+8 ≤ n before load.
 func (s *scan) object(i, depth int, sh *shape) int {
-	b := s.b
 	if depth == 0 {
 		return -1
 	}
-	i = s.space(i + 1)
-	if uint(i) < uint(len(b)) && b[i] == '}' {
-		return i + 1
+	p, n := unsafe.Pointer(unsafe.SliceData(s.b)), len(s.b)
+	i++
+	if i >= n {
+		return -1
 	}
-	var lengths uint64
+	if at(p, i) != '"' {
+		if i = s.space(i); i >= n {
+			return -1
+		}
+		if at(p, i) == '}' {
+			return i + 1
+		}
+	}
+	lengths := uint64(0)
 	if sh != nil {
 		lengths = sh.lengths
 	}
 	for {
-		if uint(i) >= uint(len(b)) || b[i] != '"' {
+		if at(p, i) != '"' {
 			return -1
-		}
-		start := i + 1
-		end, escaped := start, false
-		head, headed := uint64(0), start+8 <= len(b)
-		if headed {
-			head = binary.LittleEndian.Uint64(b[start:])
-			end += stop(head)
-		}
-		if uint(end) < uint(len(b)) && b[end] == '"' {
-			end++
-		} else {
-			end, escaped = s.str(end)
-		}
-		if uint(end) >= uint(len(b)) {
-			return -1
-		}
-		i = end
-		if b[i] != ':' {
-			if i = s.space(i); uint(i) >= uint(len(b)) || b[i] != ':' {
-				return -1
-			}
 		}
 		i++
-		if uint(i) < uint(len(b)) && b[i] <= ' ' {
-			i = s.space(i)
+		start := i
+		var memo *memoKey
+		if s.seen < len(s.memo) {
+			memo = &s.memo[s.seen]
+			s.seen++
 		}
-		if uint(i) >= uint(len(b)) {
-			return -1
-		}
+		var c byte
 		var key *shapeKey
-		if lengths>>(uint(end-1-start)&63)&1 != 0 || escaped && sh != nil {
-			switch n := end - 1 - start; {
-			case escaped:
-				name := unescape(b[start : end-1])
-				key = sh.find(textBytes(name), headOf(name))
-			case !headed:
-				key = sh.find(b[start:end-1], headOf(bytesText(b[start:end-1])))
-			case n < 8:
-				key = sh.find(b[start:end-1], head&(1<<(8*uint(n))-1))
-			default:
-				key = sh.find(b[start:end-1], head)
+		if memo != nil && memo.size != 0 && i+int(memo.skip)+8 <= n && (load(p, i)^memo.head)&memo.mask == 0 && (load(p, i+int(memo.skip))^memo.tail)&memo.mask == 0 {
+			if i += int(memo.size); i >= n {
+				return -1
+			}
+			if c = at(p, i); c <= ' ' {
+				if i = s.space(i); i >= n {
+					return -1
+				}
+				c = at(p, i)
+			}
+			if memo.shape != sh {
+				memo.shape, memo.key = sh, sh.at(s.b, start, start+int(memo.size)-2, false)
+			}
+			key = memo.key
+		} else {
+			escaped := false
+			for i+8 <= n {
+				k := stop(load(p, i))
+				if i += k; k != 8 {
+					break
+				}
+			}
+			if i < n && at(p, i) == '"' {
+				i++
+			} else if i, escaped = s.str(i); i < 0 {
+				return -1
+			}
+			end := i - 1
+			if i >= n {
+				return -1
+			}
+			if at(p, i) != ':' {
+				memo = nil
+				if i = s.space(i); i >= n || at(p, i) != ':' {
+					return -1
+				}
+			}
+			if i++; i >= n {
+				return -1
+			}
+			if c = at(p, i); c <= ' ' {
+				if i = s.space(i); i >= n {
+					return -1
+				}
+				c = at(p, i)
+			}
+			if lengths>>(uint(end-start)&63)&1 != 0 || escaped {
+				key = sh.at(s.b, start, end, escaped)
+			}
+			if size := end + 2 - start; memo != nil && !escaped && size <= 16 && start+8 <= n {
+				memo.learn(p, start, size)
+				memo.shape, memo.key = sh, key
 			}
 		}
-		switch c := b[i]; {
+		switch {
 		case key != nil:
 			i = s.named(i, depth-1, key)
 		case c == '"':
 			i++
-			if i+8 <= len(b) {
-				i += stop(binary.LittleEndian.Uint64(b[i:]))
+			for i+8 <= n {
+				k := stop(load(p, i))
+				if i += k; k != 8 {
+					break
+				}
 			}
-			if uint(i) < uint(len(b)) && b[i] == '"' {
+			if i < n && at(p, i) == '"' {
 				i++
 			} else {
 				i, _ = s.str(i)
 			}
-		case c-'0' <= 9:
-			i = s.number(i)
+		case c-'1' <= 8:
+			from := i
+			i++
+			for i < n && at(p, i)-'0' <= 9 {
+				i++
+			}
+			if i < n && at(p, i) == '.' {
+				point := i
+				i++
+				for i < n && at(p, i)-'0' <= 9 {
+					i++
+				}
+				if i == point+1 {
+					return -1
+				}
+				if at(p, i-1) == '0' {
+					s.messy = true
+				}
+			}
+			if i-from > digits || i < n && at(p, i)|0x20 == 'e' {
+				i = s.number(from)
+			}
+		case c == '{':
+			i = s.object(i, depth-1, nil)
+		case c == 't' && i+8 <= n && uint32(load(p, i)) == wordTrue:
+			i += 4
 		default:
 			i = s.value(i, depth-1)
 		}
-		if uint(i) >= uint(len(b)) {
+		if uint(i) >= uint(n) {
 			return -1
 		}
-		if b[i] != ',' && b[i] != '}' {
-			if i = s.space(i); uint(i) >= uint(len(b)) {
+		c = at(p, i)
+		if c <= ' ' {
+			if i = s.space(i); i >= n {
+				return -1
+			}
+			c = at(p, i)
+		}
+		if c == '}' {
+			return i + 1
+		}
+		if c != ',' {
+			return -1
+		}
+		if i++; i >= n {
+			return -1
+		}
+		if at(p, i) <= ' ' {
+			if i = s.space(i); i >= n {
 				return -1
 			}
 		}
-		if b[i] == '}' {
-			return i + 1
-		}
-		if b[i] != ',' {
-			return -1
-		}
-		i++
-		if uint(i) < uint(len(b)) && b[i] <= ' ' {
-			i = s.space(i)
-		}
 	}
+}
+
+// wordTrue is the word true as load gives it.
+const wordTrue = 't' | 'r'<<8 | 'u'<<16 | 'e'<<24
+
+// memoKeys is how many keys of a document are remembered.
+const memoKeys = 256
+
+// memoKey is a key of the document before, with its closing quote and colon.
+// Messages of one kind have the same keys in the same order: where the next one
+// has the same bytes here, it is known to be well formed and which key it is.
+type memoKey struct {
+	head, tail uint64 // the first eight bytes and the last; of fewer, both are all of them
+	mask       uint64 // the bytes of head and tail that count
+	skip       int32  // from head to tail
+	size       int32  // 2 to 16; 0: nothing is remembered
+	shape      *shape
+	key        *shapeKey // what shape says of it
+}
+
+// learn remembers the size bytes at p+start; they are there, and at least eight.
+func (k *memoKey) learn(p unsafe.Pointer, start, size int) {
+	k.size, k.mask, k.skip = int32(size), ^uint64(0), 0
+	if size < 8 {
+		k.mask = 1<<(8*uint(size)) - 1
+	} else {
+		k.skip = int32(size - 8)
+	}
+	k.head, k.tail = load(p, start)&k.mask, load(p, start+int(k.skip))&k.mask
 }
 
 // named passes the value of a member that is asked for.

@@ -23,13 +23,13 @@ type shared struct {
 
 	// What the last program that read the payload got. code is nil where refs
 	// have been used for something else since.
-	code *code
-	item Value
-	refs []ref
+	code  *code
+	found extent
+	refs  []ref
 }
 
 // again reports whether c reads of the payload exactly what the last program
-// has read: item and refs are the answer.
+// has read: found and refs are the answer.
 func (s *shared) again(e *event.Event, payload []byte, c *code) bool {
 	k := s.code
 	return k != nil && s.event == e && len(s.payload) == len(payload) && unsafe.SliceData(s.payload) == unsafe.SliceData(payload) &&
@@ -61,13 +61,13 @@ func (m *Machine) document(payload []byte, sh *shape, refs []ref) (from, to int,
 	s := &m.shared
 	if s.event != m.event || len(s.payload) != len(payload) || unsafe.SliceData(s.payload) != unsafe.SliceData(payload) {
 		s.event, s.payload, s.state = m.event, payload, readOnce
-		return document(payload, sh, refs)
+		return document(payload, sh, refs, m.memo[:])
 	}
 	if s.state == readOnce {
 		s.index()
 	}
 	if s.state == tooMany {
-		return document(payload, sh, refs)
+		return document(payload, sh, refs, m.memo[:])
 	}
 	if !s.ok {
 		return 0, 0, false, false
@@ -103,7 +103,7 @@ func (s *shared) index() {
 	clear(s.members)
 	s.members = s.members[:0]
 	s.state = indexed
-	if s.from, s.to, s.messy, s.ok = document(s.payload, nil, nil); !s.ok || s.payload[s.from] != '{' {
+	if s.from, s.to, s.messy, s.ok = document(s.payload, nil, nil, nil); !s.ok || s.payload[s.from] != '{' {
 		return
 	}
 	x := scan{b: s.payload}

@@ -55,7 +55,7 @@ func checkShared(t *testing.T, payload []byte) {
 	for round := range 3 {
 		for i, sh := range sharedShapes() {
 			a, b := make([]ref, 8), make([]ref, 8)
-			from, to, messy, ok := document(payload, sh, a)
+			from, to, messy, ok := document(payload, sh, a, nil)
 			from2, to2, messy2, ok2 := m.document(payload, sh, b)
 			if ok != ok2 || ok && (from != from2 || to != to2 || messy != messy2 || !slices.Equal(a, b)) {
 				t.Fatalf("%q, shape %d, round %d: %d %d %v %v %v, shared %d %d %v %v %v", payload, i, round, from, to, messy, ok, a, from2, to2, messy2, ok2, b)

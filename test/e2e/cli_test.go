@@ -109,6 +109,9 @@ func TestCommandLine(t *testing.T) {
 	weir("dead list")
 	weir("dead show 1")
 	weir("dead redrive")
+	weir("destination list")
+	weir("destination confirm nonsense")
+	weir("destination delete nonsense")
 	weir("config --check DIR/bad.yaml")
 	weir("serve --role ingest")
 	weir("--data DIR/none status")
@@ -162,7 +165,8 @@ func diff(want, got string) string {
 
 func TestHelpHasExamples(t *testing.T) {
 	for _, cmd := range []string{"dev", "serve", "config", "env", "pub", "sub", "cert", "status", "tail", "version",
-		"rule apply", "rule list", "rule show", "rule status", "rule enable", "rule disable", "rule delete", "dead list", "dead show", "dead redrive"} {
+		"rule apply", "rule list", "rule show", "rule status", "rule enable", "rule disable", "rule delete", "dead list", "dead show", "dead redrive",
+		"destination list", "destination confirm", "destination delete"} {
 		out, _, code := weirtest.Run(t, "", nil, append(strings.Fields(cmd), "--help")...)
 		if code != 0 || !strings.Contains(out, "Examples:\n  ") {
 			t.Errorf("weir %s --help: exit %d, no examples\n%s", cmd, code, out)
@@ -183,6 +187,18 @@ func TestEnvIsForShells(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err != nil || string(out) != w.Endpoints().CAFile {
 		t.Errorf("%s, %v", out, err)
+	}
+}
+
+// What a killed Weir leaves behind is not taken for a running one.
+func TestEnvAfterAKill(t *testing.T) {
+	w := weirtest.Process(t)
+	w.Kill()
+	for _, args := range [][]string{{"env"}, {"status"}, {"pub", "a", "b"}} {
+		out, stderr, code := weirtest.Run(t, "", nil, append([]string{"--data", w.Dir()}, args...)...)
+		if code != 3 || out != "" || !strings.Contains(stderr, "not running any more") {
+			t.Errorf("weir %s: exit %d %s%s", args, code, out, stderr)
+		}
 	}
 }
 
@@ -256,7 +272,7 @@ func TestRulesFolder(t *testing.T) {
 		t.Helper()
 		weirtest.Eventually(t, func() bool {
 			r, err := w.API().Rule(t.Context(), "r")
-			return err == nil && r.Version == want
+			return err == nil && r.Version == want && r.Actions[0].State == "live"
 		}, func() string { return fmt.Sprintf("rule r does not reach version %d", want) })
 	}
 	version(1)

@@ -18,8 +18,9 @@ type Fleet struct {
 	Devices int
 	Window  int // publishes in flight a device
 	Version byte
-	Prefix  string        // of the client ids, so that fleets stay apart
-	Pause   time.Duration // between two messages of a device; 0: none
+	Prefix  string                            // of the client ids, so that fleets stay apart
+	Pause   time.Duration                     // between two messages of a device; 0: none
+	Topic   func(device string, n int) string // default: fault/<device>/telemetry
 	Ledger  *Ledger
 
 	Refused atomic.Int64 // publishes answered with an error, or cut by a closed connection
@@ -27,11 +28,20 @@ type Fleet struct {
 	running sync.WaitGroup
 }
 
-// Topic returns the topic of a device's messages.
-func Topic(device string) string { return "fault/" + device + "/telemetry" }
+// Address is where a Weir listens; it changes when the Weir is started again.
+type Address struct{ v atomic.Value }
+
+// Set sets the address.
+func (a *Address) Set(addr string) { a.v.Store(addr) }
+
+// Get returns the address set last.
+func (a *Address) Get() string { return a.v.Load().(string) }
 
 // Start lets the devices begin. Stop must follow.
 func (f *Fleet) Start() {
+	if f.Topic == nil {
+		f.Topic = func(device string, _ int) string { return "fault/" + device + "/telemetry" }
+	}
 	f.stop = make(chan struct{})
 	for i := range f.Devices {
 		f.running.Go(func() { f.device(fmt.Sprintf("%s%02d", f.Prefix, i)) })
@@ -95,7 +105,7 @@ func (f *Fleet) device(id string) {
 			}
 			m := NewMessage(id, n)
 			f.Ledger.Sent(m)
-			err := c.PublishAsync(connected, &mqttclient.Message{Topic: Topic(id), Payload: m.Payload(), QoS: 1}, func(err error) {
+			err := c.PublishAsync(connected, &mqttclient.Message{Topic: f.Topic(id, n), Payload: m.Payload(), QoS: 1}, func(err error) {
 				if err != nil {
 					f.Refused.Add(1)
 					drop() // what comes behind a refused message must not overtake it

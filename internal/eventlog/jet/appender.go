@@ -595,6 +595,10 @@ func (a *Appender[T]) oneBatch(units []T, res []Result, messages, size int) bool
 			a.unknown(units, res, fmt.Errorf("batch of %d acknowledged as %d", messages, ack.count))
 			return true
 		}
+		if !a.s.trusts(a.gen) {
+			a.unknown(units, res, errReopen)
+			return true
+		}
 		seq := ack.seq - uint64(messages)
 		for i := range units {
 			seq += uint64(units[i].Len())
@@ -663,6 +667,12 @@ func (a *Appender[T]) plain(units []T, res []Result, size int) bool {
 		res[n-first] = Result{Seq: ack.seq}
 	}
 	a.used += int64(size + len(units)*perRecord)
+	if gone == nil && !a.s.trusts(a.gen) {
+		gone = errReopen
+		for i := range res {
+			res[i].Seq = 0
+		}
+	}
 	if gone != nil {
 		a.unknown(units, res, gone)
 		return false

@@ -1,6 +1,7 @@
 package jet
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -295,6 +296,55 @@ func TestCommitWithoutAnswerIsNotAcknowledged(t *testing.T) {
 			all := r.stored(t)
 			if all[0] != "first" || all[len(all)-1] != "last" || uint64(len(all)) != o.r.Seq {
 				t.Fatalf("%d stored, sequence %d", len(all), o.r.Seq)
+			}
+		})
+	}
+}
+
+// givesUp is a connection over which an acknowledgement arrives just after the
+// store was given up.
+type givesUp struct {
+	net.Conn
+	s     *Store
+	armed *atomic.Bool
+}
+
+func (c givesUp) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if bytes.Contains(b[:n], []byte(`"seq"`)) && c.armed.CompareAndSwap(true, false) {
+		gen, _, _ := c.s.state()
+		c.s.fail(gen, errDiskFull)
+	}
+	return n, err
+}
+
+// A store that is being shut down answers commits it has not synced.
+func TestAcknowledgementOfAStoreGivenUpIsNotTrusted(t *testing.T) {
+	for _, n := range []int{1, 100} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			var armed atomic.Bool
+			r := newRig(t, Options{}, func(s *Store) {
+				s.wrap = func(c net.Conn) net.Conn { return givesUp{c, s, &armed} }
+			})
+			<-r.ends
+			r.add(t, msg{subject: "t.x", bodies: []string{"first"}})
+			if o := r.next(t); o.r.Err != nil {
+				t.Fatal(o.r.Err)
+			}
+			armed.Store(true)
+			bodies := make([]string, n)
+			r.add(t, msg{subject: "t.x", bodies: bodies})
+			if o := r.next(t); !errs.Is(o.r.Err, errs.Unavailable) {
+				t.Fatalf("acknowledged: %v", o.r)
+			}
+			select {
+			case <-r.ends:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the store was not opened again")
+			}
+			r.add(t, msg{subject: "t.x", bodies: []string{"last"}})
+			if o := r.next(t); o.r.Err != nil {
+				t.Fatal(o.r.Err)
 			}
 		})
 	}

@@ -44,6 +44,19 @@ func (s *Store) state() (gen uint64, change <-chan struct{}, broken error) {
 	return s.gen, s.change, s.broken
 }
 
+// trusts reports whether an acknowledgement that has just been read, from the
+// store of generation gen, may be believed. A store that is being shut down,
+// by Weir to open it again or by JetStream because the disk is full, answers a
+// commit whose sync it has skipped. Both say so before they begin.
+func (s *Store) trusts(gen uint64) bool {
+	if s.o.URL != "" {
+		return true // another process's store; the connection would have been lost
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return gen == s.gen && s.broken == nil && !s.closed && s.srv != nil && s.srv.JetStreamEnabled()
+}
+
 // Run watches the disk and opens the store again whenever an appender has lost
 // it, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// client is as little of an MQTT 3.1.1 client as a measurement needs: it must
+// cost less than what it measures.
+type client struct {
+	c  net.Conn
+	r  *bufio.Reader
+	w  *bufio.Writer
+	mu sync.Mutex // guards w
+}
+
+func dial(addr, id string) (*client, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{c: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 16<<10)}
+	body := []byte{0, 4, 'M', 'Q', 'T', 'T', 4, 2, 4, 0} // clean session, keep-alive 1024 s
+	body = appendText(body, id)
+	if _, err := conn.Write(append([]byte{0x10, byte(len(body))}, body...)); err != nil {
+		return nil, err
+	}
+	var ack [4]byte
+	if _, err := io.ReadFull(c.r, ack[:]); err != nil {
+		return nil, err
+	}
+	if ack[0] != 0x20 || ack[3] != 0 {
+		return nil, fmt.Errorf("CONNECT refused: % x", ack)
+	}
+	return c, nil
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+}
+
+func appendLength(b []byte, n int) []byte {
+	for n >= 128 {
+		b = append(b, byte(n)|128)
+		n >>= 7
+	}
+	return append(b, byte(n))
+}
+
+func (c *client) subscribe(filter string, qos byte) error {
+	body := append(appendText([]byte{0, 1}, filter), qos)
+	if _, err := c.c.Write(append([]byte{0x82, byte(len(body))}, body...)); err != nil {
+		return err
+	}
+	head, body, err := c.packet()
+	if err == nil && (head != 0x90 || body[2] > 1) {
+		err = fmt.Errorf("SUBSCRIBE refused: %x % x", head, body)
+	}
+	return err
+}
+
+func (c *client) packet() (head byte, body []byte, err error) {
+	if head, err = c.r.ReadByte(); err != nil {
+		return
+	}
+	n, err := binary.ReadUvarint(c.r)
+	if err != nil {
+		return
+	}
+	body = make([]byte, n)
+	_, err = io.ReadFull(c.r, body)
+	return
+}
+
+// publish sends what next gives until done is closed or next gives no topic,
+// with at most window messages unacknowledged, and returns when all are
+// acknowledged. PUBACKs come in order; acked is told how long each took.
+func (c *client) publish(window int, done <-chan struct{}, next func(n int) (string, []byte), acked func(time.Duration)) error {
+	defer c.c.Close()
+	sent := make(chan time.Time, window)
+	failed := make(chan error, 1)
+	go func() {
+		var id uint16
+		for at := range sent {
+			var p [4]byte
+			if _, err := io.ReadFull(c.r, p[:]); err != nil {
+				failed <- err
+				return
+			}
+			if id = id%0xffff + 1; p[0] != 0x40 || binary.BigEndian.Uint16(p[2:]) != id {
+				failed <- fmt.Errorf("expected the PUBACK of %d, got % x", id, p)
+				return
+			}
+			acked(time.Since(at))
+		}
+		failed <- nil
+	}()
+	var b []byte
+	var id uint16
+	for n := 0; ; n++ {
+		select {
+		case <-done:
+			close(sent)
+			return errors.Join(c.w.Flush(), <-failed)
+		default:
+		}
+		topic, payload := next(n)
+		if topic == "" {
+			if err := c.w.Flush(); err != nil {
+				return err
+			}
+			close(sent)
+			return <-failed
+		}
+		id = id%0xffff + 1
+		b = append(b[:0], 0x32)
+		b = appendLength(b, 4+len(topic)+len(payload))
+		b = binary.BigEndian.AppendUint16(appendText(b, topic), id)
+		b = append(b, payload...)
+		if len(sent) == cap(sent) || len(b) > c.w.Available() {
+			if err := c.w.Flush(); err != nil {
+				return err
+			}
+		}
+		select {
+		case sent <- time.Now():
+		case err := <-failed:
+			return err
+		}
+		if _, err := c.w.Write(b); err != nil {
+			return err
+		}
+		if window == 1 || len(sent) < cap(sent)/2 {
+			if err := c.w.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// receive acknowledges what is delivered until the connection ends.
+func (c *client) receive(f func(payload []byte)) {
+	for {
+		head, body, err := c.packet()
+		if err != nil {
+			return
+		}
+		if head>>4 != 3 {
+			continue
+		}
+		n := 2 + int(binary.BigEndian.Uint16(body))
+		if head&6 != 0 {
+			if _, err := c.w.Write([]byte{0x40, 2, body[n], body[n+1]}); err != nil {
+				return
+			}
+			n += 2
+			if c.r.Buffered() == 0 && c.w.Flush() != nil {
+				return
+			}
+		}
+		f(body[n:])
+	}
+}

@@ -1,0 +1,214 @@
+// Command load measures a running Weir from outside: it publishes over MQTT
+// 3.1.1 at QoS 1 as fast as it is acknowledged, and reads the server's CPU time
+// from /proc. The figures of docs/figures.md are made with it.
+//
+//	go run ./test/load ingest   -pid $PID                  # PUBACKs a second, CPU a message
+//	go run ./test/load ingest   -pid $PID -publishers 1 -window 1
+//	go run ./test/load pipeline -pid $PID -results out/results
+//	go run ./test/load latency  -pid $PID -rate 2000
+//
+// CPU a message is the figure to compare: generator and server share the
+// machine, so a rate is what the two manage together.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"time"
+)
+
+type settings struct {
+	addr       string
+	pid        int
+	publishers int
+	window     int
+	duration   time.Duration
+	warmup     time.Duration
+	results    string
+	share      int
+	messages   int
+	maxLag     int64
+	rate       int
+	qos        int
+}
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) < 2 {
+		log.Fatal("load ingest | pipeline | latency, then flags; see -h of each")
+	}
+	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency}
+	run, ok := modes[os.Args[1]]
+	if !ok {
+		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline and latency", os.Args[1])
+	}
+	var s settings
+	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
+	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server")
+	f.IntVar(&s.pid, "pid", 0, "`process` whose CPU time is read; 0: none")
+	f.IntVar(&s.publishers, "publishers", 50, "connections that publish")
+	f.IntVar(&s.window, "window", 32, "unacknowledged messages a publisher")
+	f.DurationVar(&s.duration, "for", 6*time.Second, "how long to count")
+	f.DurationVar(&s.warmup, "warmup", 2*time.Second, "how long to run before counting")
+	f.StringVar(&s.results, "results", "out/results", "pipeline: `topic` a rule publishes its results on")
+	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
+	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish")
+	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
+	f.IntVar(&s.rate, "rate", 2000, "latency: messages a second")
+	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
+	_ = f.Parse(os.Args[2:])
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt)
+	go func() { <-stop; os.Exit(130) }()
+	if err := run(s); err != nil {
+		log.Fatal("load: ", err)
+	}
+}
+
+// ingest publishes without a subscriber.
+func ingest(s settings) error {
+	var counted atomic.Int64
+	var counting atomic.Bool
+	var lat histogram
+	done := make(chan struct{})
+	ended := make(chan error, s.publishers)
+	for i := range s.publishers {
+		p, err := dial(s.addr, fmt.Sprintf("load-%d", i))
+		if err != nil {
+			return err
+		}
+		go func() {
+			ended <- p.publish(s.window, done, func(n int) (string, []byte) { return telemetry(i, n, s.publishers, s.share) },
+				func(took time.Duration) {
+					if counting.Load() {
+						counted.Add(1)
+						lat.add(took)
+					}
+				})
+		}()
+	}
+	time.Sleep(s.warmup)
+	cpu := cpuTime(s.pid)
+	began := time.Now()
+	counting.Store(true)
+	time.Sleep(s.duration)
+	counting.Store(false)
+	took, used := time.Since(began), cpuTime(s.pid)-cpu
+	close(done)
+	for range s.publishers {
+		if err := <-ended; err != nil {
+			return err
+		}
+	}
+	n := counted.Load()
+	fmt.Printf("%d publishers × %d in flight: %.0f PUBACK/s, p50 %v, p99 %v", s.publishers, s.window, float64(n)/took.Seconds(), lat.quantile(0.50), lat.quantile(0.99))
+	report(s.pid, used, n)
+	return nil
+}
+
+// pipeline publishes through a rule whose results come back.
+func pipeline(s settings) error {
+	var results, acked atomic.Int64
+	sub, err := dial(s.addr, "load-results")
+	if err != nil {
+		return err
+	}
+	if err := sub.subscribe(s.results, 1); err != nil {
+		return err
+	}
+	go sub.receive(func([]byte) { results.Add(1) })
+	quota := make(chan struct{})
+	ended := make(chan error, s.publishers)
+	var sent atomic.Int64
+	cpu := cpuTime(s.pid)
+	began := time.Now()
+	for i := range s.publishers {
+		p, err := dial(s.addr, fmt.Sprintf("load-%d", i))
+		if err != nil {
+			return err
+		}
+		go func() {
+			ended <- p.publish(s.window, quota, func(n int) (string, []byte) {
+				at := sent.Add(1)
+				if at > int64(s.messages) {
+					return "", nil
+				}
+				for at-results.Load()*int64(s.share) > s.maxLag {
+					time.Sleep(time.Millisecond)
+				}
+				return telemetry(i, n, s.publishers, s.share)
+			}, func(time.Duration) { acked.Add(1) })
+		}()
+	}
+	for range s.publishers {
+		if err := <-ended; err != nil {
+			return err
+		}
+	}
+	// Every publisher counts by itself, so the share is exact only to one each.
+	want := acked.Load()/int64(s.share) - int64(s.publishers)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && results.Load() < want; {
+		time.Sleep(time.Millisecond)
+	}
+	took, used := time.Since(began), cpuTime(s.pid)-cpu
+	time.Sleep(200 * time.Millisecond)
+	fmt.Printf("%d messages, %d results: %.0f messages/s", acked.Load(), results.Load(), float64(acked.Load())/took.Seconds())
+	report(s.pid, used, acked.Load())
+	if results.Load() < want {
+		return fmt.Errorf("results are missing: at least %d were to come", want)
+	}
+	return nil
+}
+
+// latency publishes at a steady rate and measures from the write to the receipt
+// by a subscriber.
+func latency(s settings) error {
+	var lat histogram
+	var counting atomic.Bool
+	var got atomic.Int64
+	sub, err := dial(s.addr, "load-subscriber")
+	if err != nil {
+		return err
+	}
+	if err := sub.subscribe("latency/#", byte(s.qos)); err != nil {
+		return err
+	}
+	go sub.receive(func(payload []byte) {
+		if counting.Load() {
+			lat.add(time.Duration(time.Now().UnixNano() - stamp(payload)))
+			got.Add(1)
+		}
+	})
+	p, err := dial(s.addr, "load-publisher")
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Second / time.Duration(s.rate))
+	defer tick.Stop()
+	done := make(chan struct{})
+	time.AfterFunc(s.warmup, func() { counting.Store(true) })
+	time.AfterFunc(s.warmup+s.duration, func() { close(done) })
+	var cpu time.Duration
+	time.AfterFunc(s.warmup, func() { cpu = cpuTime(s.pid) })
+	err = p.publish(100, done, func(int) (string, []byte) {
+		<-tick.C
+		return "latency/1", stamped()
+	}, func(time.Duration) {})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d messages at %d/s: p50 %v, p99 %v", got.Load(), s.rate, lat.quantile(0.50), lat.quantile(0.99))
+	report(s.pid, cpuTime(s.pid)-cpu, got.Load())
+	return nil
+}
+
+func report(pid int, used time.Duration, n int64) {
+	if pid > 0 && n > 0 {
+		fmt.Printf(", %.1f µs server CPU a message, %d MiB resident", float64(used.Microseconds())/float64(n), resident(pid)>>20)
+	}
+	fmt.Println()
+}
