@@ -270,7 +270,7 @@ func (s *Server) openActions(ctx context.Context) error {
 }
 
 func (s *Server) openRules(ctx context.Context) error {
-	s.language = rules.SQL{AccountID: s.cfg.AccountID}
+	s.language = rules.SQL{AccountID: s.cfg.AccountID, Lookups: s.lookups(ctx)}
 	s.checker = rules.Checker{Language: s.language, Action: s.checkAction}
 	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
 	if err != nil {

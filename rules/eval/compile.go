@@ -654,14 +654,15 @@ func (c *compiler) service(fn *Function, x *sql.Call, constants []*Value) {
 	}
 }
 
+// serviceTexts says what a function that calls out needs, and what gives it one.
 var serviceTexts = [...]struct{ what, hint string }{
-	ShadowService:     {"the shadow service", "run the shadow service with the rules engine"},
-	RegistryService:   {"the registry", "run the registry with the rules engine"},
-	TableService:      {"a DynamoDB endpoint", "set AWS_ENDPOINT_URL_DYNAMODB or AWS credentials"},
-	SecretService:     {"a secrets manager", "set AWS_ENDPOINT_URL_SECRETS_MANAGER or AWS credentials"},
-	LambdaService:     {"the function runtime", "run the function runtime with the rules engine, or set AWS_ENDPOINT_URL_LAMBDA"},
-	DescriptorService: {"object storage for Protobuf descriptors", "set AWS_ENDPOINT_URL_S3 or AWS credentials"},
-	PredictService:    {"a machine learning service", "Weir runs no models"},
+	ShadowService:     {"the shadow service", "this Weir has no shadow service"},
+	RegistryService:   {"the registry", "this Weir has no registry of things"},
+	TableService:      {"a DynamoDB endpoint", "set AWS_ENDPOINT_URL_DYNAMODB or AWS credentials and start Weir again"},
+	SecretService:     {"a secrets manager", "set AWS_ENDPOINT_URL_SECRETS_MANAGER or AWS credentials and start Weir again"},
+	LambdaService:     {"a Lambda endpoint", "set AWS_ENDPOINT_URL_LAMBDA or AWS credentials and start Weir again"},
+	DescriptorService: {"object storage for Protobuf descriptors", "set AWS_ENDPOINT_URL_S3 or AWS credentials and start Weir again"},
+	PredictService:    {"a machine learning service", "this Weir runs no models"},
 }
 
 func fits(fn *Function, n int) bool {

@@ -223,7 +223,7 @@ var lookupCalls = map[string]string{
 	"the registry":                            `get_registry_data('DescribeThing', 't1', 'role')`,
 	"a DynamoDB endpoint":                     `get_dynamodb('T', 'pk', 'x', 'role')`,
 	"a secrets manager":                       `get_secret('id', 'SecretString', 'role')`,
-	"the function runtime":                    `aws_lambda('arn:aws:lambda:us-east-1:123456789012:function:f', {'a': 1})`,
+	"a Lambda endpoint":                       `aws_lambda('arn:aws:lambda:us-east-1:123456789012:function:f', {'a': 1})`,
 	"object storage for Protobuf descriptors": `decode('CAE=', 'proto', 'bucket', 'key', 'f.proto', 'M')`,
 	"a machine learning service":              `machinelearning_predict('m', 'role', {'a': 1})`,
 }

@@ -40,7 +40,8 @@ var encodingFunctions = []Function{
 	{
 		Name: "decode", Since: V2016, Signature: "decode(x, 'base64') or decode(x, 'proto', bucket, key, protofile, messagetype)", MinArgs: 2, MaxArgs: 6, Counts: []int{2, 6}, Literal: []int{1},
 		Summary: "'base64': the decoded text, or its value where it is JSON; Null where it cannot be decoded. " +
-			"'proto': a Protobuf message (the payload, *, or base64) as JSON, read with a FileDescriptorSet kept in object storage.",
+			"'proto': a Protobuf message (the payload, *, or base64) as JSON, read with a FileDescriptorSet kept in S3: the bucket and the key of the object, " +
+			"which is read again after a minute, then the .proto file and the message in it. Without S3 a rule that calls it so is refused.",
 		Source: "iot-sql-decode-base64",
 		Examples: []Example{
 			{Expr: "decode(e, 'base64').temperature", Payload: `{"e": "eyAidGVtcGVyYXR1cmUiOiAzMyB9Cg=="}`, Want: "33"},

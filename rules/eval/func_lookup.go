@@ -27,7 +27,8 @@ const (
 var lookupFunctions = []Function{
 	{
 		Name: "aws_lambda", Signature: "aws_lambda(arn, input)", MinArgs: 2, MaxArgs: 2, Service: LambdaService, Source: "iot-func-aws-lambda",
-		Summary: "What a function answers, as JSON. The input is any value; * is the whole payload. It must answer within 2 seconds.",
+		Summary: "What a function answers, as JSON. The input is any value; * is the whole payload. It must answer within 2 seconds; " +
+			"a function that fails, or that does not exist, makes the evaluation fail.",
 		Eval: func(c *Call, args []Value) Value {
 			if args[0].Kind() != String || args[1].IsUndefined() {
 				return Value{}
@@ -45,6 +46,7 @@ var lookupFunctions = []Function{
 		Name: "get_dynamodb", Since: V2016, Signature: "get_dynamodb(table, pk, pkvalue[, sk, skvalue], role)", MinArgs: 4, MaxArgs: 6, Counts: []int{4, 6}, NoVars: []int{-1},
 		Service: TableService, Source: "iot-sql-function-get-dynamodb",
 		Summary: "An item of a DynamoDB table as an Object, Undefined where there is none. Key values are Strings or numbers. " +
+			"Numbers are exact to 34 digits, binary attributes are base64, sets are Arrays. " +
 			"It may be called once in a statement; an item over 8 KiB makes the evaluation fail.",
 		Eval: getItem,
 	},
@@ -66,7 +68,8 @@ var lookupFunctions = []Function{
 		Name: "get_secret", Signature: "get_secret(id, type[, key], role)", MinArgs: 3, MaxArgs: 4, NoVars: []int{-1},
 		Service: SecretService, Source: "iot-sql-function-get-secret",
 		Summary: "The current version of a secret. type is 'SecretString', which gives its text, or an Object where that is JSON, or 'SecretBinary', which gives base64. " +
-			"A key picks one member of a JSON secret; for any other secret it is an error.",
+			"A key picks one member of a JSON secret; for any other secret it is an error, and so is a secret that does not exist. " +
+			"Secrets are read again after 15 minutes.",
 		Eval: getSecret,
 	},
 	{

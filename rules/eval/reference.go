@@ -87,7 +87,7 @@ Functions said to work in double precision have about 16 digits; all others keep
 		for _, f := range of[g] {
 			fmt.Fprintf(&b, "\n### %s\n\n`%s`%s\n\n%s\n", f.Name, f.Signature, since(f.Since), f.Summary)
 			if s := f.Service; s != NoService {
-				fmt.Fprintf(&b, "\nNeeds %s; a rule that calls it without one is refused, and so is an error action.\n", serviceTexts[s].what)
+				fmt.Fprintf(&b, "\nNeeds %s (%s); a rule that calls it without one is refused, and so is an error action.\n", serviceTexts[s].what, serviceTexts[s].hint)
 			}
 			writeExamples(&b, f.Examples)
 		}

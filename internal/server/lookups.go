@@ -1,0 +1,19 @@
+package server
+
+import (
+	"context"
+
+	"github.com/weir-iot/weir/rules/eval"
+	"github.com/weir-iot/weir/rules/lookup"
+)
+
+// lookups returns the services that functions of rule SQL may call out to. An
+// AWS configuration that cannot be read leaves Weir without them: who needs none
+// must not care.
+func (s *Server) lookups(ctx context.Context) eval.Lookups {
+	l, err := lookup.Open(ctx, s.lanes.Env.AWS, s.now)
+	if err != nil {
+		s.logger.Warn("rules that look up AWS services are refused", "err", err)
+	}
+	return l
+}
