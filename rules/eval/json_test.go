@@ -381,7 +381,8 @@ func TestBudget(t *testing.T) {
 		if ok || err == nil {
 			t.Errorf("%s: no error", c.sql)
 		}
-		if d := time.Since(start); d > 10*time.Second {
+		// The budget is counted in steps; this only tells a hang from an end.
+		if d := time.Since(start); d > 2*time.Minute {
 			t.Errorf("%s: took %v", c.sql, d)
 		}
 	}
