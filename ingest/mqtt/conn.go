@@ -53,7 +53,9 @@ type client struct {
 	connected time.Time
 	maxPacket int // bytes the client takes; 0: any
 	will      *event.Event
-	answered  bool // a CONNACK that refuses has been written
+	keeps     bool          // CONNECT asked for a session that outlives the connection
+	expiry    time.Duration // of that session; the read loop changes it at a DISCONNECT
+	answered  bool          // a CONNACK that refuses has been written
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
@@ -265,14 +267,37 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 			c.aliases = nil // grown by the first alias
 		}
 	}
+	c.keeps = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
+	switch {
+	case s.sessions.bucket == nil:
+	case c.v5:
+		c.expiry = s.sessionExpiry(pk.Properties.SessionExpiryInterval)
+	case !p.Clean:
+		c.expiry = min(s.limits.SessionExpiry, s.retention)
+	}
 	if f := s.install(c); f != nil {
 		return f, false
 	}
-	if err := c.connack(p.Keepalive, assigned); err != nil {
+	present, f := c.openSession(p.Clean)
+	if f != nil {
+		s.remove(c)
+		return f, false
+	}
+	if err := c.connack(p.Keepalive, assigned, present); err != nil {
+		c.closeSession()
 		s.remove(c)
 		return errLost, false
 	}
+	if present {
+		c.join()
+	}
 	return nil, false
+}
+
+// sessionExpiry returns the session expiry that holds where a client asks for
+// seconds: no longer than the log keeps what the session would ask it for.
+func (s *Server) sessionExpiry(seconds uint32) time.Duration {
+	return min(time.Duration(seconds)*time.Second, s.limits.SessionExpiryMax, s.retention).Truncate(time.Second)
 }
 
 // checkClientID refuses what would be a wildcard in a filter or in a policy,
@@ -335,9 +360,13 @@ func (s *Server) remove(c *client) {
 }
 
 // connack accepts. With MQTT 5 it announces what holds and what is not there.
-func (c *client) connack(asked uint16, assigned bool) error {
+func (c *client) connack(asked uint16, assigned, present bool) error {
+	flags := byte(0)
+	if present {
+		flags = 1
+	}
 	if !c.v5 {
-		_, err := c.conn.Write([]byte{packets.Connack << 4, 2, 0, codeSuccess})
+		_, err := c.conn.Write([]byte{packets.Connack << 4, 2, flags, codeSuccess})
 		return err
 	}
 	l := &c.s.limits
@@ -351,7 +380,7 @@ func (c *client) connack(asked uint16, assigned bool) error {
 		}
 		p = append(p, id, v)
 	}
-	u32(packets.PropSessionExpiryInterval, 0) // sessions end with their connection
+	u32(packets.PropSessionExpiryInterval, int(c.expiry/time.Second))
 	u16(packets.PropReceiveMaximum, l.InFlight)
 	p = append(p, packets.PropMaximumQos, 1)
 	flag(packets.PropRetainAvailable, c.s.routes.retained.bucket != nil)
@@ -369,7 +398,7 @@ func (c *client) connack(asked uint16, assigned bool) error {
 		u16(packets.PropServerKeepAlive, int(c.keepAlive/time.Second))
 	}
 	b := appendLength([]byte{packets.Connack << 4}, 2+lengthBytes(len(p))+len(p))
-	b = append(appendLength(append(b, 0, codeSuccess), len(p)), p...)
+	b = append(appendLength(append(b, flags, codeSuccess), len(p)), p...)
 	_, err := c.conn.Write(b)
 	return err
 }
@@ -451,7 +480,7 @@ func (c *client) end(f *fault) {
 			c.sess.buf = append(c.sess.buf, packets.Disconnect<<4, 2, f.code, 0)
 		}
 		c.sess.write()
-		c.sess.closed = true
+		c.sess.close()
 	}
 	c.sess.room.Broadcast()
 	c.sess.mu.Unlock()
@@ -483,6 +512,7 @@ func (c *client) leave(err error) {
 		c.s.logger.Debug("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
 	}
 	c.countPublishes()
+	c.closeSession()
 	c.unsubscribeAll()
 	c.publishWill(f)
 	c.s.remove(c)
@@ -617,6 +647,22 @@ func (c *client) onDisconnect(body []byte) error {
 	}
 	if f := checkReason(body, packets.Disconnect); f != nil {
 		return f
+	}
+	if len(body) > 1 {
+		pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect, Remaining: len(body)}, ProtocolVersion: 5}
+		if err := pk.DisconnectDecode(body); err != nil {
+			return errMalformed
+		}
+		if pk.Properties.SessionExpiryIntervalFlag {
+			if !c.keeps && pk.Properties.SessionExpiryInterval > 0 {
+				return faultf(codeProtocol, "protocol", "a session expiry in DISCONNECT where CONNECT had none")
+			}
+			if c.s.sessions.bucket != nil {
+				c.sess.mu.Lock() // whoever writes the record reads it
+				c.expiry = c.s.sessionExpiry(pk.Properties.SessionExpiryInterval)
+				c.sess.mu.Unlock()
+			}
+		}
 	}
 	if len(body) > 0 && body[0] == codeWithWill {
 		return errWithWill
