@@ -75,8 +75,10 @@ func (s *session) catchUpWith(ctx context.Context, p int, f Follower, version in
 				s.c.s.m.gaps.Inc()
 				s.c.s.logger.Error("a session was overtaken by trimming", "clientId", s.c.id, "partition", p, "from", gap.From, "to", gap.To)
 				s.mu.Lock()
-				s.sentBefore(p, gap.To+1)
-				s.places[p].after = max(s.places[p].after, gap.To)
+				if !s.closed {
+					s.sentBefore(p, gap.To+1)
+					s.places[p].after = max(s.places[p].after, gap.To)
+				}
 				s.mu.Unlock()
 				continue
 			}
@@ -85,6 +87,9 @@ func (s *session) catchUpWith(ctx context.Context, p int, f Follower, version in
 		now := s.c.s.now()
 		s.mu.Lock()
 		for _, e := range batch {
+			if s.closed {
+				break
+			}
 			counter, again := s.sentBefore(p, e.Seq)
 			open := false
 			if again {

@@ -230,8 +230,8 @@ func (r *record) clamp(end func(p int) uint64) bool {
 		}
 	}
 	for i := range r.flights {
-		if f := &r.flights[i]; !f.retained && !f.done && f.seq > end(int(f.part)) {
-			f.done, beyond = true, true
+		if f := &r.flights[i]; !f.retained && f.seq > end(int(f.part)) {
+			f.seq, f.done, beyond = 0, true, true // an empty place in the window
 		}
 	}
 	return beyond

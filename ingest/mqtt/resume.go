@@ -20,7 +20,7 @@ func (s *session) restore(r *record) {
 	for i, f := range r.flights {
 		counter := r.head + uint64(i)
 		s.flights[counter%uint64(len(s.flights))] = f
-		if !f.retained {
+		if !f.retained && f.seq > 0 {
 			pl := &s.places[f.part]
 			pl.again = append(pl.again, again{f.seq, counter})
 		}

@@ -270,5 +270,5 @@ func (c *client) unsubscribeAll() {
 	}
 	s.subs = nil
 	s.subsVersion++
-	s.queue, s.retained, s.flights = nil, nil, nil
+	s.queue, s.retained, s.flights, s.flightHead = nil, nil, nil, s.flightTail
 }
