@@ -46,16 +46,18 @@ type client struct {
 	why      atomic.Pointer[fault]
 
 	// Set by CONNECT, constant from then on.
-	v5        bool
-	id        string
-	principal *auth.Principal
-	keepAlive time.Duration
-	connected time.Time
-	maxPacket int // bytes the client takes; 0: any
-	will      *event.Event
-	keeps     bool          // CONNECT asked for a session that outlives the connection
-	expiry    time.Duration // of that session; the read loop changes it at a DISCONNECT
-	answered  bool          // a CONNACK that refuses has been written
+	v5         bool
+	id         string
+	principal  *auth.Principal
+	keepAlive  time.Duration
+	connected  time.Time
+	maxPacket  int // bytes the client takes; 0: any
+	will       *event.Event
+	sessionID  string        // of lifecycle events
+	connection int64         // version number of lifecycle events
+	keeps      bool          // CONNECT asked for a session that outlives the connection
+	expiry     time.Duration // of that session; the read loop changes it at a DISCONNECT
+	answered   bool          // a CONNACK that refuses has been written
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
@@ -135,6 +137,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	s.m.connects.WithLabelValues("accepted").Inc()
 	s.m.connections.Inc()
 	nc.SetDeadline(time.Time{})
+	c.tellConnected()
 	err := c.loop()
 	c.leave(err)
 }
@@ -257,6 +260,9 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 	}
 	c.keepAlive = s.limits.KeepAlive(p.Keepalive)
 	c.connected = s.now()
+	var sid [16]byte
+	rand.Read(sid[:])
+	c.sessionID = hex.EncodeToString(sid[:])
 	c.sess.window = s.limits.InFlight
 	if c.v5 {
 		if n := int(pk.Properties.ReceiveMaximum); n > 0 {
@@ -278,6 +284,7 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 	if f := s.install(c); f != nil {
 		return f, false
 	}
+	c.connection = s.nextVersion() // now that an older connection has ended
 	present, f := c.openSession(p.Clean)
 	if f != nil {
 		s.remove(c)
@@ -515,6 +522,7 @@ func (c *client) leave(err error) {
 	c.closeSession()
 	c.unsubscribeAll()
 	c.publishWill(f)
+	c.tellDisconnected(f)
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)

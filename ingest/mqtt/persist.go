@@ -315,7 +315,7 @@ func (s *session) record(now time.Time, final bool) []byte {
 		return nil
 	}
 	r := record{
-		principal: s.c.principal.ID, expiry: s.c.expiry, ghosts: s.ghosts,
+		principal: s.c.principal.ID, id: s.c.sessionID, expiry: s.c.expiry, ghosts: s.ghosts,
 		cursor: make([]uint64, len(s.places)), dup: make([]uint64, len(s.places)),
 		head: s.flightHead % packetIDs, unsent: s.unsent,
 	}
@@ -389,6 +389,9 @@ func (c *client) openSession(clean bool) (present bool, f *fault) {
 		if r, f = c.load(k); f != nil {
 			return false, f
 		}
+	}
+	if r != nil {
+		c.sessionID = r.id
 	}
 	c.sess.mu.Lock()
 	if r != nil {

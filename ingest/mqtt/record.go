@@ -14,6 +14,7 @@ import (
 // log.
 type record struct {
 	principal string
+	id        string        // session identifier, as lifecycle events have it
 	expiry    time.Duration // whole seconds
 	left      time.Time     // when its client left; zero: it had not when this was saved
 	subs      []*subscription
@@ -51,6 +52,7 @@ func appendRecord(b []byte, r *record) []byte {
 	}
 	b = append(b, recordVersion)
 	text(r.principal)
+	text(r.id)
 	num(uint64(r.expiry / time.Second))
 	left := uint64(0)
 	if !r.left.IsZero() {
@@ -145,7 +147,7 @@ func decodeRecord(b []byte, partitions int) (*record, error) {
 		return nil, errRecord
 	}
 	b = b[1:]
-	r := &record{principal: text(), expiry: time.Duration(num(math.MaxUint32)) * time.Second}
+	r := &record{principal: text(), id: text(), expiry: time.Duration(num(math.MaxUint32)) * time.Second}
 	if left := num(1 << 50); left != 0 {
 		r.left = time.UnixMilli(int64(left)).UTC()
 	}

@@ -35,6 +35,9 @@ type Options struct {
 	// Retention is how long the log keeps an event, and with it the longest
 	// session expiry that can be held; 0: 24 h.
 	Retention time.Duration
+	// Lifecycle appends an event for each connection and subscription that
+	// begins or ends, on $aws/events/presence/… and $aws/events/subscriptions/….
+	Lifecycle bool
 
 	Plain     string      // address of the listener without TLS, loopback only; "" for none
 	TLS       string      // address of the TLS listener; "" for none
@@ -72,6 +75,8 @@ type Server struct {
 
 	sessions  sessions
 	retention time.Duration
+	lifecycle bool
+	version   atomic.Int64 // the last version number of a lifecycle event
 
 	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
 	wg   sync.WaitGroup // goroutines of connections
@@ -124,7 +129,7 @@ func New(o Options) (_ *Server, err error) {
 		tlsConfig: o.TLSConfig, logger: o.Logger, now: o.Now,
 		routed:   make([]atomic.Uint64, o.Log.Partitions()),
 		handed:   make([]atomic.Uint64, o.Log.Partitions()),
-		sessions: sessions{bucket: o.Sessions, wake: make(chan struct{}, 1), stored: map[string]stored{}}, retention: o.Retention,
+		sessions: sessions{bucket: o.Sessions, wake: make(chan struct{}, 1), stored: map[string]stored{}}, retention: o.Retention, lifecycle: o.Lifecycle,
 		clients: map[string]*client{}, waiting: map[net.Conn]struct{}{},
 	}
 	s.noise = noise{logger: o.Logger, now: o.Now}

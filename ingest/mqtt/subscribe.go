@@ -46,6 +46,13 @@ func (c *client) onSubscribe(body []byte) error {
 		codes[i] = subs[i].qos
 	}
 	c.subscribe(pk.PacketID, subs, codes)
+	var topics []string
+	for i, sub := range subs {
+		if sub != nil && codes[i] <= 1 {
+			topics = append(topics, string(sub.filter))
+		}
+	}
+	c.tellSubscriptions("subscribed", topics)
 	return nil
 }
 
@@ -192,10 +199,12 @@ func (c *client) onUnsubscribe(body []byte) error {
 	}
 	s := c.sess
 	gone := map[topic.Filter]*subscription{}
+	var topics []string
 	s.mu.Lock()
 	for i := range pk.Filters {
-		if f := topic.Filter(pk.Filters[i].Filter); s.subs[f] != nil {
-			gone[s.subs[f].filter] = nil
+		if sub := s.subs[topic.Filter(pk.Filters[i].Filter)]; sub != nil {
+			gone[sub.filter] = nil
+			topics = append(topics, string(sub.filter))
 		}
 	}
 	s.mu.Unlock()
@@ -203,6 +212,17 @@ func (c *client) onUnsubscribe(body []byte) error {
 	if unsaved && !c.v5 {
 		return faultf(codeUnspecified, "store", "an UNSUBSCRIBE could not be saved") // 3.1.1 has no way to say no
 	}
+	c.unsubscribe(&pk, unsaved)
+	if !unsaved {
+		c.tellSubscriptions("unsubscribed", topics)
+	}
+	return nil
+}
+
+// unsubscribe takes the subscriptions out and writes the UNSUBACK; where the
+// change is unsaved it only says so.
+func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
+	s := c.sess
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
@@ -232,7 +252,6 @@ func (c *client) onUnsubscribe(body []byte) error {
 			s.buf = append(s.buf, code)
 		}
 	}
-	return nil
 }
 
 // forget takes sub out of the session. The caller holds s.mu and takes it out of
