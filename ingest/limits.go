@@ -25,6 +25,8 @@ type Limits struct {
 
 	KeepAliveMin, KeepAliveMax time.Duration // 0 and anything above the maximum count as the maximum
 	MessageExpiryMax           time.Duration // a longer message expiry counts as this
+	SessionExpiry              time.Duration // of a persistent session of MQTT 3.1.1, which cannot ask for one
+	SessionExpiryMax           time.Duration // a longer session expiry counts as this, or as the log's retention
 
 	SubscriptionIDs    bool       // MQTT 5 subscription identifiers are available
 	RetainedOnWildcard bool       // a wildcard subscription gets retained messages
@@ -38,7 +40,7 @@ func AWS() Limits {
 		Name: "aws", Payload: 128 << 10, PacketBytes: 149_504, TopicBytes: 256, TopicSlashes: 7,
 		Subscriptions: 50, PerSubscribe: 8, InFlight: 100, TopicAliases: 8, ClientID: 128, ShareName: 128,
 		KeepAliveMin: 30 * time.Second, KeepAliveMax: 1200 * time.Second,
-		MessageExpiryMax: 7 * 24 * time.Hour, Mode: topic.AWS,
+		MessageExpiryMax: 7 * 24 * time.Hour, SessionExpiry: time.Hour, SessionExpiryMax: 7 * 24 * time.Hour, Mode: topic.AWS,
 	}
 }
 
@@ -96,6 +98,9 @@ func (l *Limits) Validate() error {
 	}
 	if l.KeepAliveMin <= 0 || l.KeepAliveMax < l.KeepAliveMin || l.KeepAliveMax > 65535*time.Second {
 		return fmt.Errorf("limits: keep-alive must be within 1s to 65535s, least before most")
+	}
+	if l.SessionExpiry < 0 || l.SessionExpiryMax < 0 {
+		return fmt.Errorf("limits: a session expiry is not negative")
 	}
 	return nil
 }

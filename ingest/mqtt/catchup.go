@@ -13,21 +13,18 @@ import (
 const catchUpBatch = 64
 
 // catchUp follows one partition for a session that is too slow for the router,
-// from where the session stands until it meets the router again. It sends QoS 1
+// or whose client was away, from where the session stands until it meets the router again. It sends QoS 1
 // messages only: those of QoS 0 are never sent late.
 func (s *session) catchUp(p int) {
 	ctx := s.c.ctx
 	for {
 		s.mu.Lock()
-		after, version := s.places[p].after, s.subsVersion
-		filters := s.wanted()
-		if s.closed || len(filters) == 0 {
-			// Nothing is left to be late with: whoever subscribes from here on
-			// starts live.
-			s.places[p] = place{after: max(after, s.c.s.routed[p].Load()), seen: s.places[p].seen}
+		if s.closed || s.caughtUp(p) {
 			s.mu.Unlock()
 			return
 		}
+		after, version := s.places[p].after, s.subsVersion
+		filters := s.wanted(p)
 		s.mu.Unlock()
 		f, err := s.c.s.log.Follow(eventlog.FollowOptions{Partition: p, After: after, Filters: filters, Mode: s.c.s.limits.Mode})
 		if err == nil {
@@ -50,9 +47,14 @@ func (s *session) catchUp(p int) {
 	}
 }
 
-// wanted returns the filters a late session reads for. The caller holds s.mu.
-func (s *session) wanted() []topic.Filter {
+// wanted returns the filters a late session reads partition p for. The caller
+// holds s.mu.
+func (s *session) wanted(p int) []topic.Filter {
 	var out []topic.Filter
+	if len(s.places[p].again) > 0 {
+		// Where no filter is left, the nil list stands for all and finds them.
+		out = append(out, s.ghosts...)
+	}
 	for f, sub := range s.subs {
 		if sub.qos == 1 {
 			out = append(out, f)
@@ -71,7 +73,13 @@ func (s *session) catchUpWith(ctx context.Context, p int, f Follower, version in
 			var gap *eventlog.GapError
 			if errors.As(err, &gap) {
 				s.c.s.m.gaps.Inc()
-				s.c.s.logger.Error("a slow session was overtaken by trimming", "clientId", s.c.id, "partition", p, "from", gap.From, "to", gap.To)
+				s.c.s.logger.Error("a session was overtaken by trimming", "clientId", s.c.id, "partition", p, "from", gap.From, "to", gap.To)
+				s.mu.Lock()
+				if !s.closed {
+					s.sentBefore(p, gap.To+1)
+					s.places[p].after = max(s.places[p].after, gap.To)
+				}
+				s.mu.Unlock()
 				continue
 			}
 			return false, err
@@ -79,14 +87,30 @@ func (s *session) catchUpWith(ctx context.Context, p int, f Follower, version in
 		now := s.c.s.now()
 		s.mu.Lock()
 		for _, e := range batch {
-			if !s.awaitRoom() {
+			if s.closed {
+				break
+			}
+			counter, again := s.sentBefore(p, e.Seq)
+			open := false
+			if again {
+				open = s.awaitTurn(counter)
+			} else {
+				open = s.awaitRoom()
+			}
+			if !open {
 				s.mu.Unlock()
 				return false, context.Canceled
 			}
 			if s.subsVersion != version {
 				break
 			}
-			s.sendLate(&x, e, now)
+			if again {
+				s.resend(&x, e, counter, false, now)
+				s.places[p].again = s.places[p].again[1:]
+				s.advance()
+			} else {
+				s.sendLate(&x, e, now)
+			}
 			s.places[p].after = e.Seq
 			if len(s.buf) >= drainPiece {
 				s.write()
@@ -99,9 +123,11 @@ func (s *session) catchUpWith(ctx context.Context, p int, f Follower, version in
 			s.mu.Unlock()
 			return false, nil
 		}
-		s.places[p].after = max(s.places[p].after, upto)
-		if s.places[p].after >= s.c.s.routed[p].Load() {
-			s.places[p].behind = false
+		if !s.closed {
+			s.sentBefore(p, upto+1)
+			s.places[p].after = max(s.places[p].after, upto)
+		}
+		if s.closed || s.caughtUp(p) {
 			s.mu.Unlock()
 			return true, nil
 		}
@@ -140,5 +166,5 @@ func (s *session) sendLate(x *encoder, e *event.Event, now time.Time) {
 		return
 	}
 	x.reset(e, now)
-	s.send(x, 1, e.Retain && best.retainAsPublished, s.ids(best, e))
+	s.send(x, 1, e.Retain && best.retainAsPublished, s.ids(best, e), false)
 }

@@ -46,14 +46,18 @@ type client struct {
 	why      atomic.Pointer[fault]
 
 	// Set by CONNECT, constant from then on.
-	v5        bool
-	id        string
-	principal *auth.Principal
-	keepAlive time.Duration
-	connected time.Time
-	maxPacket int // bytes the client takes; 0: any
-	will      *event.Event
-	answered  bool // a CONNACK that refuses has been written
+	v5         bool
+	id         string
+	principal  *auth.Principal
+	keepAlive  time.Duration
+	connected  time.Time
+	maxPacket  int // bytes the client takes; 0: any
+	will       *event.Event
+	sessionID  string        // of lifecycle events
+	connection int64         // version number of lifecycle events
+	keeps      bool          // CONNECT asked for a session that outlives the connection
+	expiry     time.Duration // of that session; the read loop changes it at a DISCONNECT
+	answered   bool          // a CONNACK that refuses has been written
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
@@ -133,6 +137,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	s.m.connects.WithLabelValues("accepted").Inc()
 	s.m.connections.Inc()
 	nc.SetDeadline(time.Time{})
+	c.tellConnected()
 	err := c.loop()
 	c.leave(err)
 }
@@ -255,6 +260,9 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 	}
 	c.keepAlive = s.limits.KeepAlive(p.Keepalive)
 	c.connected = s.now()
+	var sid [16]byte
+	rand.Read(sid[:])
+	c.sessionID = hex.EncodeToString(sid[:])
 	c.sess.window = s.limits.InFlight
 	if c.v5 {
 		if n := int(pk.Properties.ReceiveMaximum); n > 0 {
@@ -265,14 +273,38 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 			c.aliases = nil // grown by the first alias
 		}
 	}
+	c.keeps = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
+	switch {
+	case s.sessions.bucket == nil:
+	case c.v5:
+		c.expiry = s.sessionExpiry(pk.Properties.SessionExpiryInterval)
+	case !p.Clean:
+		c.expiry = min(s.limits.SessionExpiry, s.retention)
+	}
 	if f := s.install(c); f != nil {
 		return f, false
 	}
-	if err := c.connack(p.Keepalive, assigned); err != nil {
+	c.connection = s.nextVersion() // now that an older connection has ended
+	present, f := c.openSession(p.Clean)
+	if f != nil {
+		s.remove(c)
+		return f, false
+	}
+	if err := c.connack(p.Keepalive, assigned, present); err != nil {
+		c.closeSession()
 		s.remove(c)
 		return errLost, false
 	}
+	if present {
+		c.join()
+	}
 	return nil, false
+}
+
+// sessionExpiry returns the session expiry that holds where a client asks for
+// seconds: no longer than the log keeps what the session would ask it for.
+func (s *Server) sessionExpiry(seconds uint32) time.Duration {
+	return min(time.Duration(seconds)*time.Second, s.limits.SessionExpiryMax, s.retention).Truncate(time.Second)
 }
 
 // checkClientID refuses what would be a wildcard in a filter or in a policy,
@@ -335,9 +367,13 @@ func (s *Server) remove(c *client) {
 }
 
 // connack accepts. With MQTT 5 it announces what holds and what is not there.
-func (c *client) connack(asked uint16, assigned bool) error {
+func (c *client) connack(asked uint16, assigned, present bool) error {
+	flags := byte(0)
+	if present {
+		flags = 1
+	}
 	if !c.v5 {
-		_, err := c.conn.Write([]byte{packets.Connack << 4, 2, 0, codeSuccess})
+		_, err := c.conn.Write([]byte{packets.Connack << 4, 2, flags, codeSuccess})
 		return err
 	}
 	l := &c.s.limits
@@ -351,7 +387,7 @@ func (c *client) connack(asked uint16, assigned bool) error {
 		}
 		p = append(p, id, v)
 	}
-	u32(packets.PropSessionExpiryInterval, 0) // sessions end with their connection
+	u32(packets.PropSessionExpiryInterval, int(c.expiry/time.Second))
 	u16(packets.PropReceiveMaximum, l.InFlight)
 	p = append(p, packets.PropMaximumQos, 1)
 	flag(packets.PropRetainAvailable, c.s.routes.retained.bucket != nil)
@@ -369,7 +405,7 @@ func (c *client) connack(asked uint16, assigned bool) error {
 		u16(packets.PropServerKeepAlive, int(c.keepAlive/time.Second))
 	}
 	b := appendLength([]byte{packets.Connack << 4}, 2+lengthBytes(len(p))+len(p))
-	b = append(appendLength(append(b, 0, codeSuccess), len(p)), p...)
+	b = append(appendLength(append(b, flags, codeSuccess), len(p)), p...)
 	_, err := c.conn.Write(b)
 	return err
 }
@@ -457,7 +493,7 @@ func (c *client) endLocked(f *fault) {
 			c.sess.buf = append(c.sess.buf, packets.Disconnect<<4, 2, f.code, 0)
 		}
 		c.sess.write()
-		c.sess.closed = true
+		c.sess.close()
 	}
 	c.sess.room.Broadcast()
 	c.cancel()
@@ -489,8 +525,10 @@ func (c *client) leave(err error) {
 		c.s.logger.Debug("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
 	}
 	c.countPublishes()
+	c.closeSession()
 	c.unsubscribeAll()
 	c.publishWill(f)
+	c.tellDisconnected(f)
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
@@ -623,6 +661,22 @@ func (c *client) onDisconnect(body []byte) error {
 	}
 	if f := checkReason(body, packets.Disconnect); f != nil {
 		return f
+	}
+	if len(body) > 1 {
+		pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect, Remaining: len(body)}, ProtocolVersion: 5}
+		if err := pk.DisconnectDecode(body); err != nil {
+			return errMalformed
+		}
+		if pk.Properties.SessionExpiryIntervalFlag {
+			if !c.keeps && pk.Properties.SessionExpiryInterval > 0 {
+				return faultf(codeProtocol, "protocol", "a session expiry in DISCONNECT where CONNECT had none")
+			}
+			if c.s.sessions.bucket != nil {
+				c.sess.mu.Lock() // whoever writes the record reads it
+				c.expiry = c.s.sessionExpiry(pk.Properties.SessionExpiryInterval)
+				c.sess.mu.Unlock()
+			}
+		}
 	}
 	if len(body) > 0 && body[0] == codeWithWill {
 		return errWithWill

@@ -14,6 +14,12 @@
 // of QoS 1 is dropped and nothing is queued without bound. No write to a
 // socket ever blocks a router or the log (outbox.go).
 //
+// A session that outlives its connection (persist.go) is a record in a bucket:
+// its subscriptions, a cursor a partition and the window of what is in flight
+// (record.go). Nothing is queued for a client that is away. When it comes back
+// (resume.go) it is a slow session at its cursor: it is sent again what it had
+// not acknowledged, reads what it has missed, and joins the router.
+//
 // The server loop is Weir's own, over the packet codec of mochi-mqtt. That
 // server's hooks cannot hold what the gateway promises: it acknowledges a
 // publish whose hook failed, fans out before a commit, drops QoS 1 messages at a

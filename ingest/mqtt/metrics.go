@@ -16,6 +16,11 @@ type metrics struct {
 	fallbacks   prometheus.Counter
 	gaps        prometheus.Counter
 	guarded     *prometheus.CounterVec // reason
+
+	sessions        *prometheus.CounterVec // result
+	storedSessions  prometheus.Gauge
+	sessionFailures prometheus.Counter
+	redeliveries    prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -46,10 +51,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		denials:     vec("denials_total", "Actions the authorizer or a reserved topic denied.", "action"),
 		violations:  vec("violations_total", "Packets over a limit or against the protocol.", "limit"),
 		fallbacks:   counter("fallbacks_total", "Times a slow session left the live path to follow the log by itself."),
-		gaps:        counter("gaps_total", "Times trimming overtook a session that follows the log by itself."),
+		gaps:        counter("gaps_total", "Times trimming overtook a session or live delivery."),
 		guarded:     vec("guarded_total", "Connections cut before they logged in, by reason.", "reason"),
+
+		sessions:        vec("sessions_total", "Persistent sessions by what became of them: new, resumed, expired, other_principal, unreadable.", "result"),
+		storedSessions:  prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "weir", Subsystem: "mqtt", Name: "sessions", Help: "Persistent sessions there are, of connected and of absent clients."}),
+		sessionFailures: counter("session_save_failures_total", "Commits of session records that failed; what changed is saved later."),
+		redeliveries:    counter("redeliveries_total", "Messages sent again to a client that came back, marked as duplicates."),
 	}
-	all = append(all, m.connections)
+	all = append(all, m.connections, m.storedSessions)
 	if r == nil {
 		return m, nil
 	}

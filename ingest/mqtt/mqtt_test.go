@@ -810,6 +810,7 @@ func TestOverlappingSubscriptionsDeliverOnce(t *testing.T) {
 	p.subscribeWith(nil, 1|4, "n")
 	p.publish("n", 0, 0, "own")
 	p.ping()
+	eventually(t, "passed by", func() bool { return r.s.handed[0].Load() == r.log.Committed(0) })
 	p.subscribeWith(nil, 1, "n")
 	p.publish("n", 0, 0, "own")
 	if d := p.delivery(); d.payload != "own" {

@@ -15,6 +15,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/kv"
 )
@@ -57,6 +58,28 @@ func (b *fakeBucket) Commit(_ context.Context, changes []kv.Change) (uint64, err
 		}
 	}
 	return uint64(b.commits), nil
+}
+
+func (b *fakeBucket) Get(_ context.Context, key string) (kv.Entry, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.values[key] == nil {
+		return kv.Entry{}, errs.E("fake", errs.NotFound, nil)
+	}
+	return kv.Entry{Key: key, Value: b.values[key]}, nil
+}
+
+// copy returns what is in the bucket, as a crash would leave it.
+func (b *fakeBucket) copy() *fakeBucket {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &fakeBucket{values: maps.Clone(b.values)}
+}
+
+func (b *fakeBucket) set(err error) {
+	b.mu.Lock()
+	b.err = err
+	b.mu.Unlock()
 }
 
 func (b *fakeBucket) has(key string) bool {

@@ -57,6 +57,7 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 					matched, touched = s.handOut(&x, e, now, matched[:0], touched)
 				}
 			}
+			s.handed[p].Store(batch[n-1].Seq)
 			unlock()
 			for i, sess := range touched {
 				sess.Flush()
@@ -67,6 +68,7 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 			batch = batch[n:]
 		}
 		x.e = nil
+		s.handed[p].Store(upto)
 		if s.routes.retained.bucket != nil {
 			s.routes.mu.Lock()
 			s.routes.retained.handled[p] = upto

@@ -31,6 +31,14 @@ type Options struct {
 
 	Retained Bucket // of the retained messages; nil: there are none, and clients are told
 
+	Sessions SessionBucket // of the persistent sessions; nil: there are none, and clients are told
+	// Retention is how long the log keeps an event, and with it the longest
+	// session expiry that can be held; 0: 24 h.
+	Retention time.Duration
+	// Lifecycle appends an event for each connection and subscription that
+	// begins or ends, on $aws/events/presence/… and $aws/events/subscriptions/….
+	Lifecycle bool
+
 	Plain     string      // address of the listener without TLS, loopback only; "" for none
 	TLS       string      // address of the TLS listener; "" for none
 	TLSConfig *tls.Config // of the TLS listener; see auth.CA.TLSConfig and Protocols
@@ -62,6 +70,13 @@ type Server struct {
 	// routed holds, for each partition, the last sequence the router has begun
 	// to hand out. A session whose own reading has reached it is up to date.
 	routed []atomic.Uint64
+	// handed holds the last sequence the router has handed out in full.
+	handed []atomic.Uint64
+
+	sessions  sessions
+	retention time.Duration
+	lifecycle bool
+	version   atomic.Int64 // the last version number of a lifecycle event
 
 	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
 	wg   sync.WaitGroup // goroutines of connections
@@ -100,6 +115,9 @@ func New(o Options) (_ *Server, err error) {
 	if o.Safety == (ingest.Safety{}) {
 		o.Safety = ingest.DefaultSafety()
 	}
+	if o.Retention == 0 {
+		o.Retention = 24 * time.Hour
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -109,7 +127,9 @@ func New(o Options) (_ *Server, err error) {
 	s := &Server{
 		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety,
 		tlsConfig: o.TLSConfig, logger: o.Logger, now: o.Now,
-		routed:  make([]atomic.Uint64, o.Log.Partitions()),
+		routed:   make([]atomic.Uint64, o.Log.Partitions()),
+		handed:   make([]atomic.Uint64, o.Log.Partitions()),
+		sessions: sessions{bucket: o.Sessions, wake: make(chan struct{}, 1), stored: map[string]stored{}}, retention: o.Retention, lifecycle: o.Lifecycle,
 		clients: map[string]*client{}, waiting: map[net.Conn]struct{}{},
 	}
 	s.noise = noise{logger: o.Logger, now: o.Now}
@@ -191,7 +211,7 @@ func (s *Server) Run(ctx context.Context) error {
 	// Routers and appends outlive the connections.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	if err := s.restore(ctx); err != nil {
+	if err := errors.Join(s.restore(ctx), s.restoreSessions(ctx)); err != nil {
 		s.closeListeners()
 		return err
 	}
@@ -202,6 +222,7 @@ func (s *Server) Run(ctx context.Context) error {
 			after = s.routes.retained.handled[p]
 		}
 		s.routed[p].Store(after)
+		s.handed[p].Store(after)
 		f, err := s.log.Follow(eventlog.FollowOptions{Partition: p, After: after})
 		if err != nil {
 			stop()
@@ -212,6 +233,7 @@ func (s *Server) Run(ctx context.Context) error {
 		routers.Go(func() { s.route(inner, p, f) })
 	}
 	routers.Go(func() { s.save(inner) })
+	routers.Go(func() { s.keep(inner) })
 	s.mu.Lock()
 	s.ctx, s.running = inner, true
 	s.mu.Unlock()

@@ -27,9 +27,10 @@ type subscription struct {
 
 // flight is a QoS 1 message sent and not acknowledged.
 type flight struct {
-	seq  uint64
-	part uint16
-	done bool
+	seq      uint64
+	part     uint16
+	done     bool
+	retained bool // a retained message: its place on the log is an older one
 }
 
 // waiting is a QoS 1 message that waits for room in the window.
@@ -46,7 +47,16 @@ type place struct {
 	behind bool
 	after  uint64 // everything up to it has been considered, while behind
 	seen   uint64 // last event considered by the router
+	// dup is the last event that an earlier connection may have been sent; a
+	// message up to it is marked as a duplicate.
+	dup uint64
+	// again are the messages an earlier connection was sent, in the log's order.
+	// The session reads them for itself, and stays behind until it has.
+	again []again
 }
+
+// again is a message to be sent once more, by the counter of its flight.
+type again struct{ seq, counter uint64 }
 
 // session is what a client subscribed to and what is under way to and from it.
 // Its lock comes after that of the routes and before that of the outbox.
@@ -75,6 +85,15 @@ type session struct {
 	subs                   map[topic.Filter]*subscription
 	subsVersion            int
 	withID                 int // subscriptions that have an identifier
+
+	// Of a session that outlives its connection.
+	persistent bool
+	dirty      bool                           // in the list of those to be saved
+	pending    map[topic.Filter]*subscription // saved, not yet in force; nil: to be taken out
+	ghosts     []topic.Filter                 // filters given up that messages in flight came by
+	names      map[uint64]topic.Name          // of the retained messages in flight, by counter
+	unsent     []topic.Name                   // retained messages an earlier connection was not sent
+	resending  int                            // goroutines that wait to send a message again
 }
 
 func newSession(c *client, partitions int) *session {
@@ -155,9 +174,9 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 	case qos == 0 && s.slow():
 		s.c.s.m.drops.WithLabelValues("slow").Inc()
 	case qos == 0:
-		s.send(x, 0, retain, ids)
+		s.send(x, 0, retain, ids, false)
 	case len(s.queue) == 0 && len(s.retained) == 0 && s.hasRoom():
-		s.send(x, 1, retain, ids)
+		s.send(x, 1, retain, ids, false)
 	case len(s.queue) < s.c.s.safety.QueuedMessages && s.queueBytes+e.Size() <= s.c.s.safety.QueuedBytes:
 		s.queue = append(s.queue, waiting{e, sub, retain})
 		s.queueBytes += e.Size()
@@ -185,24 +204,23 @@ func (s *session) may(e *event.Event) bool {
 	return false
 }
 
-// send puts the encoder's event in the buffer. The caller holds s.mu, and has
-// seen to it that there is room.
-func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32) {
+// put encodes the encoder's event into the buffer, and returns where it and its
+// packet id are. ok is false where it is not sent at all. The caller holds s.mu,
+// and has seen to it that there is room.
+func (s *session) put(x *encoder, qos byte, retain bool, ids []uint32) (at, pid int, ok bool) {
 	e := x.e
 	if e.Props != nil && e.Expired(x.now) {
 		s.c.s.m.drops.WithLabelValues("expired").Inc()
-		return
+		return 0, 0, false
 	}
 	s.buffer()
-	at := len(s.buf)
-	pid := 0
+	at = len(s.buf)
 	if ids == nil {
 		enc := x.get(s.c.v5, qos, retain)
 		s.buf = append(s.buf, enc.b...)
-		pid = enc.pid
+		pid = at + enc.pid
 	} else {
 		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids)
-		pid -= at
 	}
 	if s.c.maxPacket > 0 && len(s.buf)-at > s.c.maxPacket {
 		s.buf = s.buf[:at]
@@ -210,10 +228,22 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32) {
 			s.write()
 		}
 		s.c.s.m.drops.WithLabelValues("packet_size").Inc()
-		return
+		return 0, 0, false
 	}
 	s.c.s.m.deliveries[qos].Inc()
-	if qos == 0 {
+	return at, pid, true
+}
+
+// duplicate is the flag of a PUBLISH that was sent before.
+const duplicate = 1 << 3
+
+// send puts the encoder's event in the buffer; retained tells that it is not
+// new but a retained message. The caller holds s.mu, and has seen to it that
+// there is room.
+func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained bool) {
+	e := x.e
+	at, pid, ok := s.put(x, qos, retain, ids)
+	if !ok || qos == 0 {
 		return
 	}
 	if n := s.flightTail - s.flightHead; int(n) == len(s.flights) {
@@ -224,9 +254,48 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32) {
 		s.flights = grown
 	}
 	id := packetID(s.flightTail)
-	s.buf[at+pid], s.buf[at+pid+1] = byte(id>>8), byte(id)
-	s.flights[s.flightTail%uint64(len(s.flights))] = flight{seq: e.Seq, part: e.Partition}
+	s.buf[pid], s.buf[pid+1] = byte(id>>8), byte(id)
+	if !retained && e.Seq <= s.places[e.Partition].dup {
+		s.buf[at] |= duplicate
+		s.c.s.m.redeliveries.Inc()
+	}
+	s.flights[s.flightTail%uint64(len(s.flights))] = flight{seq: e.Seq, part: e.Partition, retained: retained}
+	if s.persistent {
+		if retained {
+			if s.names == nil {
+				s.names = map[uint64]topic.Name{}
+			}
+			s.names[s.flightTail] = e.Topic
+		}
+		s.changed()
+	}
 	s.flightTail++
+}
+
+// flight returns a flight that is under way, nil where it has been settled. The
+// caller holds s.mu.
+func (s *session) flight(counter uint64) *flight {
+	if counter < s.flightHead || counter >= s.flightTail {
+		return nil
+	}
+	if f := &s.flights[counter%uint64(len(s.flights))]; !f.done {
+		return f
+	}
+	return nil
+}
+
+// advance takes what is settled off the head of the flights. The caller holds
+// s.mu.
+func (s *session) advance() {
+	for s.flightHead != s.flightTail && s.flights[s.flightHead%uint64(len(s.flights))].done {
+		if s.names != nil {
+			delete(s.names, s.flightHead)
+		}
+		s.flightHead++
+	}
+	if s.flightHead == s.flightTail {
+		s.ghosts = nil
+	}
 }
 
 // packetIDs is the number of packet ids there are.
@@ -248,12 +317,13 @@ func (s *session) acknowledge(pid uint16) {
 		return // not under way; a client may say so twice
 	}
 	s.flights[(s.flightHead+ahead)%uint64(len(s.flights))].done = true
+	if s.persistent {
+		s.changed()
+	}
 	if ahead != 0 {
 		return
 	}
-	for s.flightHead != s.flightTail && s.flights[s.flightHead%uint64(len(s.flights))].done {
-		s.flightHead++
-	}
+	s.advance()
 	s.pump()
 }
 
@@ -270,28 +340,51 @@ func (s *session) pump() {
 		now := s.c.s.now()
 		n := 0
 		for ; n < len(s.retained) && s.hasRoom(); n++ {
-			s.sendWaiting(x, &s.retained[n], now)
+			s.sendWaiting(x, &s.retained[n], now, true)
 		}
 		s.retained = cutFront(s.retained, n)
 		n = 0
 		if len(s.retained) == 0 {
 			for ; n < len(s.queue) && s.hasRoom(); n++ {
 				s.queueBytes -= s.queue[n].e.Size()
-				s.sendWaiting(x, &s.queue[n], now)
+				s.sendWaiting(x, &s.queue[n], now, false)
 			}
 		}
 		s.queue = cutFront(s.queue, n)
 		x.e = nil
 		encoders.Put(x)
 	}
-	if s.waiters > 0 && len(s.retained) == 0 && len(s.queue) == 0 && s.hasRoom() {
+	if s.waiters > 0 && (s.resending > 0 || len(s.retained) == 0 && len(s.queue) == 0 && s.hasRoom()) {
 		s.room.Broadcast()
 	}
 }
 
-func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time) {
+func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time, retained bool) {
 	x.reset(w.e, now)
-	s.send(x, min(w.e.QoS, w.sub.qos), w.retain, s.ids(w.sub, w.e))
+	s.send(x, min(w.e.QoS, w.sub.qos), w.retain, s.ids(w.sub, w.e), retained)
+}
+
+// position returns the sequence up to which the session has been handed a
+// partition's events. The caller holds s.mu.
+func (s *session) position(p int) uint64 {
+	pl := &s.places[p]
+	if pl.behind {
+		return pl.after
+	}
+	return max(pl.after, pl.seen, s.c.s.handed[p].Load())
+}
+
+// close makes the session take no event any more, and keeps where it stands.
+// The caller holds s.mu.
+func (s *session) close() {
+	if s.closed {
+		return
+	}
+	for p := range s.places {
+		s.places[p].after = s.position(p)
+		s.places[p].behind = true
+	}
+	s.closed = true
 }
 
 // ids returns the identifiers of all the session's subscriptions that match e,

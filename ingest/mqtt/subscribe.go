@@ -46,6 +46,13 @@ func (c *client) onSubscribe(body []byte) error {
 		codes[i] = subs[i].qos
 	}
 	c.subscribe(pk.PacketID, subs, codes)
+	var topics []string
+	for i, sub := range subs {
+		if sub != nil && codes[i] <= 1 {
+			topics = append(topics, string(sub.filter))
+		}
+	}
+	c.tellSubscriptions("subscribed", topics)
 	return nil
 }
 
@@ -83,6 +90,13 @@ func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
 // SUBACK, nothing behind it is missed.
 func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	s := c.sess
+	if s.savePending(c.admit(subs, codes)) != nil {
+		for i := range subs {
+			if subs[i] != nil {
+				subs[i], codes[i] = nil, codeUnspecified
+			}
+		}
+	}
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
@@ -90,16 +104,11 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	if s.closed {
 		return
 	}
-	for i, sub := range subs {
+	for _, sub := range subs {
 		if sub == nil {
 			continue
 		}
 		old := s.subs[sub.filter]
-		if old == nil && len(s.subs) >= c.s.limits.Subscriptions {
-			c.s.m.violations.WithLabelValues("subscriptions").Inc()
-			codes[i] = codeQuota
-			continue
-		}
 		sub.start = make([]uint64, len(s.places))
 		for p := range sub.start {
 			// A session that reads for itself may be ahead of the router.
@@ -108,7 +117,17 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		if old != nil {
 			c.s.routes.trie.Remove(old.filter, old)
 			s.forget(old)
-			sub.start = old.start
+			if old.qos >= sub.qos {
+				sub.start = old.start
+			} else {
+				// What came with QoS 0 does not come again with QoS 1.
+				for p := range sub.start {
+					sub.start[p] = s.position(p)
+				}
+			}
+			if old.qos > sub.qos {
+				s.leaveGhost(old)
+			}
 		}
 		if s.subs == nil {
 			s.subs = make(map[topic.Filter]*subscription, len(subs))
@@ -147,6 +166,30 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	s.pump()
 }
 
+// admit refuses subscriptions beyond the limit, and returns the others.
+func (c *client) admit(subs []*subscription, codes []byte) map[topic.Filter]*subscription {
+	s := c.sess
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	admitted := make(map[topic.Filter]*subscription, len(subs))
+	added := 0
+	for i, sub := range subs {
+		if sub == nil {
+			continue
+		}
+		if s.subs[sub.filter] == nil && admitted[sub.filter] == nil {
+			if len(s.subs)+added >= c.s.limits.Subscriptions {
+				c.s.m.violations.WithLabelValues("subscriptions").Inc()
+				subs[i], codes[i] = nil, codeQuota
+				continue
+			}
+			added++
+		}
+		admitted[sub.filter] = sub
+	}
+	return admitted
+}
+
 func (c *client) onUnsubscribe(body []byte) error {
 	if f := checkSubscribe(body, packets.Unsubscribe, c.v5); f != nil {
 		return f
@@ -155,6 +198,31 @@ func (c *client) onUnsubscribe(body []byte) error {
 	if err := pk.UnsubscribeDecode(body); err != nil {
 		return errMalformed
 	}
+	s := c.sess
+	gone := map[topic.Filter]*subscription{}
+	var topics []string
+	s.mu.Lock()
+	for i := range pk.Filters {
+		if sub := s.subs[topic.Filter(pk.Filters[i].Filter)]; sub != nil {
+			gone[sub.filter] = nil
+			topics = append(topics, string(sub.filter))
+		}
+	}
+	s.mu.Unlock()
+	unsaved := s.savePending(gone) != nil
+	if unsaved && !c.v5 {
+		return faultf(codeUnspecified, "store", "an UNSUBSCRIBE could not be saved") // 3.1.1 has no way to say no
+	}
+	c.unsubscribe(&pk, unsaved)
+	if !unsaved {
+		c.tellSubscriptions("unsubscribed", topics)
+	}
+	return nil
+}
+
+// unsubscribe takes the subscriptions out and writes the UNSUBACK; where the
+// change is unsaved it only says so.
+func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 	s := c.sess
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
@@ -172,8 +240,11 @@ func (c *client) onUnsubscribe(body []byte) error {
 	}
 	for i := range pk.Filters {
 		code := byte(codeNoSubscription)
-		if sub := s.subs[topic.Filter(pk.Filters[i].Filter)]; sub != nil {
+		if sub := s.subs[topic.Filter(pk.Filters[i].Filter)]; sub != nil && unsaved {
+			code = codeUnspecified
+		} else if sub != nil {
 			code = codeSuccess
+			s.leaveGhost(sub)
 			c.s.routes.trie.Remove(sub.filter, sub)
 			s.forget(sub)
 			s.dropRetained(sub.filter)
@@ -183,7 +254,6 @@ func (c *client) onUnsubscribe(body []byte) error {
 			s.buf = append(s.buf, code)
 		}
 	}
-	return nil
 }
 
 // forget takes sub out of the session. The caller holds s.mu and takes it out of
@@ -199,6 +269,15 @@ func (s *session) forget(sub *subscription) {
 // whoever subscribes again and again has them wait once. The caller holds s.mu.
 func (s *session) dropRetained(f topic.Filter) {
 	s.retained = slices.DeleteFunc(s.retained, func(w waiting) bool { return w.sub.filter == f })
+}
+
+// leaveGhost remembers a filter that goes while messages are in flight that may
+// have come by it: to be sent again, they are looked for on the log. The caller
+// holds s.mu.
+func (s *session) leaveGhost(sub *subscription) {
+	if s.persistent && sub.qos == 1 && s.flightHead != s.flightTail && !slices.Contains(s.ghosts, sub.filter) {
+		s.ghosts = append(s.ghosts[:len(s.ghosts):len(s.ghosts)], sub.filter)
+	}
 }
 
 func (c *client) unsubscribeAll() {
@@ -218,5 +297,5 @@ func (c *client) unsubscribeAll() {
 	}
 	s.subs = nil
 	s.subsVersion++
-	s.queue, s.retained, s.flights = nil, nil, nil
+	s.queue, s.retained, s.flights, s.flightHead = nil, nil, nil, s.flightTail
 }

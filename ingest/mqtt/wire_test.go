@@ -272,7 +272,7 @@ type delivery struct {
 	topic, payload string
 	qos            byte
 	pid            uint16
-	retain         bool
+	retain, dup    bool
 	props          []byte
 }
 
@@ -284,7 +284,7 @@ func (p *peer) delivery() delivery {
 
 func (p *peer) parse(h byte, b []byte) delivery {
 	n := int(binary.BigEndian.Uint16(b))
-	d := delivery{topic: string(b[2 : 2+n]), qos: h >> 1 & 3, retain: h&1 == 1}
+	d := delivery{topic: string(b[2 : 2+n]), qos: h >> 1 & 3, retain: h&1 == 1, dup: h&8 != 0}
 	b = b[2+n:]
 	if d.qos > 0 {
 		d.pid, b = binary.BigEndian.Uint16(b), b[2:]

@@ -1,0 +1,198 @@
+package mqtt
+
+import (
+	"slices"
+	"time"
+
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/topic"
+)
+
+// restore makes the session what r says. It is not in the routes yet. The
+// caller holds s.mu.
+func (s *session) restore(r *record) {
+	s.flightHead = r.head
+	s.flightTail = r.head + uint64(len(r.flights))
+	s.flights = make([]flight, max(8, len(r.flights)))
+	for p := range s.places {
+		s.places[p] = place{behind: true, after: r.cursor[p], dup: r.dup[p]}
+	}
+	for i, f := range r.flights {
+		counter := r.head + uint64(i)
+		s.flights[counter%uint64(len(s.flights))] = f
+		if !f.retained && f.seq > 0 {
+			pl := &s.places[f.part]
+			pl.again = append(pl.again, again{f.seq, counter})
+		}
+	}
+	for p := range s.places {
+		slices.SortFunc(s.places[p].again, func(a, b again) int { return int(int64(a.seq - b.seq)) })
+	}
+	s.names, s.unsent, s.ghosts = r.names, r.unsent, r.ghosts
+	s.subs = make(map[topic.Filter]*subscription, len(r.subs))
+	for _, sub := range r.subs {
+		sub.sess = s
+		s.subs[sub.filter] = sub
+		if sub.id != 0 {
+			s.withID++
+		}
+	}
+	s.advance()
+}
+
+// join puts the subscriptions of a restored session in force, after its
+// CONNACK, and begins to read what its client has missed.
+func (c *client) join() {
+	s := c.sess
+	c.s.routes.mu.Lock()
+	defer c.s.routes.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for _, sub := range s.subs {
+		c.s.routes.trie.Add(sub.filter, sub)
+	}
+	s.resendRetained()
+	for p := range s.places {
+		if !s.caughtUp(p) {
+			c.s.wg.Go(func() { s.catchUp(p) })
+		}
+	}
+	s.pump()
+	s.write()
+}
+
+// resendRetained sends the retained messages again that were under way, and
+// queues those that were not sent. One that is no longer retained has been
+// replaced by a newer one, which is on the log, or cleared. The caller holds
+// routes.mu and s.mu.
+func (s *session) resendRetained() {
+	var x encoder
+	now := s.c.s.now()
+	queue := func(m *event.Event) {
+		if sub := s.wants(m, 0); sub != nil && s.may(m) {
+			s.retained = append(s.retained, waiting{m, sub, true})
+		}
+	}
+	for i := s.flightHead; i < s.flightTail; i++ {
+		f := s.flight(i)
+		if f == nil || !f.retained {
+			continue
+		}
+		m := s.c.s.routes.retained.messages[s.names[i]]
+		if m == nil || m.Seq != f.seq || m.Partition != f.part {
+			f.done = true
+			continue
+		}
+		if i-s.flightHead >= uint64(s.window) {
+			f.done = true
+			queue(m)
+			continue
+		}
+		s.resend(&x, m, i, true, now)
+	}
+	for _, n := range s.unsent {
+		if m := s.c.s.routes.retained.messages[n]; m != nil {
+			queue(m)
+		}
+	}
+	s.unsent = nil
+	s.advance()
+}
+
+// resend sends a message again with its packet id. The caller holds s.mu and
+// calls advance.
+func (s *session) resend(x *encoder, e *event.Event, counter uint64, retain bool, now time.Time) {
+	f := s.flight(counter)
+	if f == nil {
+		return // acknowledged meanwhile
+	}
+	var ids []uint32
+	if sub := s.wants(e, 1); sub != nil {
+		ids = s.ids(sub, e)
+		retain = retain || e.Retain && sub.retainAsPublished
+	}
+	x.reset(e, now)
+	if !s.may(e) {
+		f.done = true
+		return
+	}
+	at, pid, ok := s.put(x, 1, retain, ids)
+	if !ok {
+		f.done = true
+		return
+	}
+	s.buf[at] |= duplicate
+	id := packetID(counter)
+	s.buf[pid], s.buf[pid+1] = byte(id>>8), byte(id)
+	s.c.s.m.redeliveries.Inc()
+}
+
+// sentBefore takes what lies before seq out of those to be sent again in
+// partition p: it is not on the log any more. It returns the flight of seq
+// itself where there is one. The caller holds s.mu.
+func (s *session) sentBefore(p int, seq uint64) (counter uint64, ok bool) {
+	pl := &s.places[p]
+	n := 0
+	for ; n < len(pl.again) && pl.again[n].seq < seq; n++ {
+		if f := s.flight(pl.again[n].counter); f != nil {
+			f.done = true
+		}
+	}
+	if n > 0 {
+		pl.again = pl.again[n:]
+		s.advance()
+		s.pump()
+	}
+	if len(pl.again) > 0 && pl.again[0].seq == seq {
+		return pl.again[0].counter, true
+	}
+	return 0, false
+}
+
+// awaitTurn waits until the message of a flight may be sent again: a client
+// may have come back with a smaller window. It reports false when the session
+// has closed. The caller holds s.mu.
+func (s *session) awaitTurn(counter uint64) bool {
+	for !s.closed && s.flight(counter) != nil && (counter-s.flightHead >= uint64(s.window) || s.slow()) {
+		s.write()
+		s.waiters++
+		s.resending++
+		s.room.Wait()
+		s.resending--
+		s.waiters--
+	}
+	return !s.closed
+}
+
+// wants returns a subscription of the session, of at least qos, that e matches;
+// nil where there is none. The caller holds s.mu.
+func (s *session) wants(e *event.Event, qos byte) *subscription {
+	for f, sub := range s.subs {
+		if sub.qos >= qos && topic.Match(f, e.Topic, s.c.s.limits.Mode) {
+			return sub
+		}
+	}
+	return nil
+}
+
+// caughtUp lets the session join the router of partition p where it has nothing
+// left to read for itself. The caller holds s.mu.
+func (s *session) caughtUp(p int) bool {
+	pl, routed := &s.places[p], s.c.s.routed[p].Load()
+	if len(pl.again) > 0 {
+		return false
+	}
+	if pl.after < routed {
+		if len(s.wanted(p)) > 0 {
+			return false
+		}
+		// Nothing is left to be late with: whoever subscribes from here on starts
+		// live.
+		pl.after = routed
+	}
+	pl.behind = false
+	return true
+}
