@@ -28,6 +28,7 @@ import (
 	"github.com/weir-iot/weir/actions/awsenv"
 	webhook "github.com/weir-iot/weir/actions/http"
 	"github.com/weir-iot/weir/actions/install"
+	"github.com/weir-iot/weir/actions/republish"
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/ingest"
@@ -260,7 +261,7 @@ func (s *Server) openActions(ctx context.Context) error {
 	s.lanes = &actions.Maker{
 		Kinds: install.Kinds(),
 		Env: actions.Env{
-			AccountID: s.cfg.AccountID, Region: s.cfg.Region, Logger: logger, Publish: s.log.Publish, TopicLimits: limits.Topic(),
+			AccountID: s.cfg.AccountID, Region: s.cfg.Region, Logger: logger, Publish: s.log.Publish, PublishAll: republish.ToLog(s.log), TopicLimits: limits.Topic(),
 			AWS: awsenv.New(o).Config, AllowPrivate: policy.AllowPrivate, AllowNetworks: policy.AllowNetworks, Destinations: s.destinations,
 		},
 		Dead: s.dead,
@@ -309,15 +310,24 @@ func (s *Server) limits() ingest.Limits {
 	return ingest.AWS()
 }
 
-func (s *Server) openGateway(context.Context) error {
+func (s *Server) openGateway(ctx context.Context) error {
 	limits, safety := s.limits(), ingest.DefaultSafety()
 	safety.ConnectTimeout = s.cfg.Safety.ConnectTimeout
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
 	authenticator := &auth.Own{CA: s.ca}
+	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
+	if err != nil {
+		return err
+	}
+	sessions, err := kv.Open(ctx, s.log, kv.Config{Name: "sessions"})
+	if err != nil {
+		return err
+	}
 	gw, err := mqtt.New(mqtt.Options{
-		Log: mqtt.OnLog(s.log), Authenticator: authenticator, Authorizer: auth.AllowAll{},
+		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
+		Authenticator: authenticator, Authorizer: auth.AllowAll{},
 		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
