@@ -51,7 +51,7 @@ func TestLifecycleEvents(t *testing.T) {
 			t.Error(l, first)
 		}
 		r.gone("dev")
-		dev, _ = r.resume(v, "dev")
+		r.resume(v, "dev")
 		second := next("connected", "dev", "[]")
 		if *second.Version <= *first.Version || second.Session != first.Session {
 			t.Error(first, second)

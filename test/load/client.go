@@ -7,17 +7,16 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
+
 	"time"
 )
 
 // client is as little of an MQTT 3.1.1 client as a measurement needs: it must
 // cost less than what it measures.
 type client struct {
-	c  net.Conn
-	r  *bufio.Reader
-	w  *bufio.Writer
-	mu sync.Mutex // guards w
+	c net.Conn
+	r *bufio.Reader
+	w *bufio.Writer
 }
 
 func dial(addr, id string) (*client, error) {
