@@ -34,6 +34,8 @@ type settings struct {
 	maxLag     int64
 	rate       int
 	qos        int
+	topic      string
+	distinct   bool
 }
 
 func main() {
@@ -60,6 +62,8 @@ func main() {
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
 	f.IntVar(&s.rate, "rate", 2000, "latency: messages a second")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
+	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
+	f.BoolVar(&s.distinct, "distinct", false, "ingest: a new topic for each message")
 	_ = f.Parse(os.Args[2:])
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt)
@@ -81,8 +85,12 @@ func ingest(s settings) error {
 		if err != nil {
 			return err
 		}
+		next := func(n int) (string, []byte) { return telemetry(i, n, s.publishers, s.share) }
+		if s.distinct {
+			next = func(n int) (string, []byte) { return fmt.Sprintf("distinct/%d/%d", i, n), []byte("1") }
+		}
 		go func() {
-			ended <- p.publish(s.window, done, func(n int) (string, []byte) { return telemetry(i, n, s.publishers, s.share) },
+			ended <- p.publish(s.window, done, next,
 				func(took time.Duration) {
 					if counting.Load() {
 						counted.Add(1)
@@ -196,7 +204,7 @@ func latency(s settings) error {
 	time.AfterFunc(s.warmup, func() { cpu = cpuTime(s.pid) })
 	err = p.publish(100, done, func(int) (string, []byte) {
 		<-tick.C
-		return "latency/1", stamped()
+		return s.topic, stamped()
 	}, func(time.Duration) {})
 	if err != nil {
 		return err
