@@ -79,9 +79,11 @@ func (c *client) packet() (head byte, body []byte, err error) {
 
 // publish sends what next gives until done is closed or next gives no topic,
 // with at most window messages unacknowledged, and returns when all are
-// acknowledged. PUBACKs come in order; acked is told how long each took.
-func (c *client) publish(window int, done <-chan struct{}, next func(n int) (string, []byte), acked func(time.Duration)) error {
+// acknowledged. PUBACKs come in order; acked is told how long each took. eager
+// writes each message at once, otherwise as many as the window holds.
+func (c *client) publish(window int, eager bool, done <-chan struct{}, next func(n int) (string, []byte), acked func(time.Duration)) error {
 	defer c.c.Close()
+	slots := make(chan struct{}, window) // one for each message in flight
 	sent := make(chan time.Time, window)
 	failed := make(chan error, 1)
 	go func() {
@@ -97,6 +99,7 @@ func (c *client) publish(window int, done <-chan struct{}, next func(n int) (str
 				return
 			}
 			acked(time.Since(at))
+			<-slots
 		}
 		failed <- nil
 	}()
@@ -122,20 +125,22 @@ func (c *client) publish(window int, done <-chan struct{}, next func(n int) (str
 		b = appendLength(b, 4+len(topic)+len(payload))
 		b = binary.BigEndian.AppendUint16(appendText(b, topic), id)
 		b = append(b, payload...)
-		if len(sent) == cap(sent) || len(b) > c.w.Available() {
+		// What is written goes out before there is a reason to wait.
+		if len(slots) == window || len(b) > c.w.Available() {
 			if err := c.w.Flush(); err != nil {
 				return err
 			}
 		}
 		select {
-		case sent <- time.Now():
+		case slots <- struct{}{}:
 		case err := <-failed:
 			return err
 		}
+		sent <- time.Now()
 		if _, err := c.w.Write(b); err != nil {
 			return err
 		}
-		if window == 1 || len(sent) < cap(sent)/2 {
+		if eager || len(slots) == window {
 			if err := c.w.Flush(); err != nil {
 				return err
 			}

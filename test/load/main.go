@@ -90,7 +90,7 @@ func ingest(s settings) error {
 			next = func(n int) (string, []byte) { return fmt.Sprintf("distinct/%d/%d", i, n), []byte("1") }
 		}
 		go func() {
-			ended <- p.publish(s.window, done, next,
+			ended <- p.publish(s.window, false, done, next,
 				func(took time.Duration) {
 					if counting.Load() {
 						counted.Add(1)
@@ -140,7 +140,7 @@ func pipeline(s settings) error {
 			return err
 		}
 		go func() {
-			ended <- p.publish(s.window, quota, func(n int) (string, []byte) {
+			ended <- p.publish(s.window, false, quota, func(n int) (string, []byte) {
 				at := sent.Add(1)
 				if at > int64(s.messages) {
 					return "", nil
@@ -202,7 +202,7 @@ func latency(s settings) error {
 	time.AfterFunc(s.warmup+s.duration, func() { close(done) })
 	var cpu time.Duration
 	time.AfterFunc(s.warmup, func() { cpu = cpuTime(s.pid) })
-	err = p.publish(100, done, func(int) (string, []byte) {
+	err = p.publish(100, true, done, func(int) (string, []byte) {
 		<-tick.C
 		return s.topic, stamped()
 	}, func(time.Duration) {})
