@@ -17,17 +17,17 @@ func TestAFullQueueHoldsPublishersBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	n := 0
 	b := newBook(queueEvents)
-	for ; ; n++ {
-		if err = l.Append(ctx, ev("a", n), b, uint64(n)); err != nil {
-			break
+	for ; n < queueEvents; n++ {
+		if err := l.Append(t.Context(), ev("a", n), b, uint64(n)); err != nil {
+			t.Fatalf("%d queued, %v", n, err)
 		}
 	}
-	if n != queueEvents || !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("%d queued, %v", n, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := l.Append(ctx, ev("a", n), b, uint64(n)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("the queue is full: %v", err)
 	}
 	// Once the log runs, a blocked publisher goes on.
 	blocked := make(chan error, 1)
