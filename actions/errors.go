@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +17,20 @@ import (
 // each result of the batch, nil where it was delivered; each has a class of its
 // own.
 type BatchError struct{ Errs []error }
+
+// Failures returns what Deliver returns for errs, which has one entry for each
+// result of the batch: nil where none failed, the one error of a batch of one, a
+// *BatchError otherwise.
+func Failures(errs []error) error {
+	failed := slices.ContainsFunc(errs, func(err error) bool { return err != nil })
+	switch {
+	case !failed:
+		return nil
+	case len(errs) == 1:
+		return errs[0]
+	}
+	return &BatchError{Errs: errs}
+}
 
 func (e *BatchError) Error() string {
 	var first error

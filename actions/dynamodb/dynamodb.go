@@ -99,19 +99,10 @@ func (c *client) fail(table string, err error) error {
 // key and promise nothing in common.
 func each(batch []*actions.Result, put func(*actions.Result) error) error {
 	errs := make([]error, len(batch))
-	failed := false
 	for i, r := range batch {
-		if errs[i] = put(r); errs[i] != nil {
-			failed = true
-		}
+		errs[i] = put(r)
 	}
-	switch {
-	case !failed:
-		return nil
-	case len(batch) == 1:
-		return errs[0]
-	}
-	return &actions.BatchError{Errs: errs}
+	return actions.Failures(errs)
 }
 
 type action struct {

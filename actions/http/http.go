@@ -329,19 +329,7 @@ func (a *action) Deliver(ctx context.Context, batch []*actions.Result) error {
 		})
 	}
 	wg.Wait()
-	var n int
-	for _, err := range failed {
-		if err != nil {
-			n++
-		}
-	}
-	switch {
-	case n == 0:
-		return nil
-	case len(batch) == 1:
-		return failed[0]
-	}
-	return &actions.BatchError{Errs: failed}
+	return actions.Failures(failed)
 }
 
 // where returns the URL for a result, once its destination may be used.

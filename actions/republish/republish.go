@@ -224,19 +224,7 @@ func (a *action) Deliver(ctx context.Context, batch []*actions.Result) error {
 			failed[of[k]] = classify(err)
 		}
 	}
-	n := 0
-	for _, err := range failed {
-		if err != nil {
-			n++
-		}
-	}
-	switch {
-	case n == 0:
-		return nil
-	case len(batch) == 1:
-		return failed[0]
-	}
-	return &actions.BatchError{Errs: failed}
+	return actions.Failures(failed)
 }
 
 // publish returns one error for each event. Without PublishAll it publishes the

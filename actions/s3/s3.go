@@ -128,19 +128,10 @@ func checkKey(s string) error {
 
 func (a *action) Deliver(ctx context.Context, batch []*actions.Result) error {
 	errs := make([]error, len(batch))
-	failed := false
 	for i, r := range batch {
-		if errs[i] = a.put(ctx, r); errs[i] != nil {
-			failed = true
-		}
+		errs[i] = a.put(ctx, r)
 	}
-	if !failed {
-		return nil
-	}
-	if len(batch) == 1 {
-		return errs[0]
-	}
-	return &actions.BatchError{Errs: errs}
+	return actions.Failures(errs)
 }
 
 func (a *action) put(ctx context.Context, r *actions.Result) error {
