@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-iot/weir/ingest"
@@ -69,6 +71,7 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 		}
 		x.e = nil
 		s.handed[p].Store(upto)
+		s.moved.tell()
 		if s.routes.retained.bucket != nil {
 			s.routes.mu.Lock()
 			s.routes.retained.handled[p] = upto
@@ -142,5 +145,61 @@ func pause(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// allHanded waits until the routers have handed out all that is committed now:
+// what a client was told is on the log comes before the subscriptions made next.
+// It reports false where ctx ended first.
+func (s *Server) allHanded(ctx context.Context) bool {
+	for p := range s.handed {
+		for end := s.log.Committed(p); s.handed[p].Load() < min(end, s.log.Committed(p)); {
+			s.moved.waiters.Add(1)
+			moved := s.moved.next()
+			var err error
+			if s.handed[p].Load() < end {
+				select {
+				case <-moved:
+				case <-ctx.Done():
+					err = ctx.Err()
+				}
+			}
+			s.moved.waiters.Add(-1)
+			if err != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// signal wakes all that wait for something to move; it costs an atomic load
+// where nobody does.
+type signal struct {
+	waiters atomic.Int32
+	mu      sync.Mutex
+	ch      chan struct{} // closed at the next move; nil: nobody waits
+}
+
+// next returns a channel that is closed by the next tell. The caller has counted
+// itself among the waiters.
+func (s *signal) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+func (s *signal) tell() {
+	if s.waiters.Load() == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
 	}
 }

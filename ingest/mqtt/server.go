@@ -72,6 +72,7 @@ type Server struct {
 	routed []atomic.Uint64
 	// handed holds the last sequence the router has handed out in full.
 	handed []atomic.Uint64
+	moved  signal // handed has moved
 
 	sessions  sessions
 	retention time.Duration

@@ -97,6 +97,9 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 			}
 		}
 	}
+	if !c.s.allHanded(c.ctx) {
+		return
+	}
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
