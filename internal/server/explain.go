@@ -16,7 +16,6 @@ import (
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
-	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/eval"
 	"github.com/weir-iot/weir/rules/graph"
@@ -134,8 +133,8 @@ func (x *explainer) explain(ctx context.Context, e *event.Event, stored []rules.
 		}
 		if !p.Matches(e.Topic) {
 			if f, ok := p.Filter(); ok {
-				if why, near := nearly(f, e.Topic); near {
-					out.Near = append(out.Near, control.NearRule{Name: st.Rule.Name, Filter: string(f), Why: why})
+				if eval.Near(f, e.Topic) {
+					out.Near = append(out.Near, control.NearRule{Name: st.Rule.Name, Filter: string(f), Why: p.Mismatch(e.Topic).Text})
 				}
 			}
 			continue
@@ -227,41 +226,6 @@ func tries(n uint64) string {
 		return "one try failed"
 	}
 	return fmt.Sprintf("%d tries failed", n)
-}
-
-// nearly says why f misses n where it misses by little: by one level, by the
-// letters' case, or by the number of levels alone.
-func nearly(f topic.Filter, n topic.Name) (why string, near bool) {
-	want, have := strings.Split(string(f), "/"), strings.Split(string(n), "/")
-	if want[len(want)-1] == "#" && len(have) >= len(want)-1 {
-		if len(have) == len(want)-1 {
-			return fmt.Sprintf("%s takes what lies below, not %s itself", f, n), strings.HasPrefix(string(f), string(n)+"/")
-		}
-		want, have = want[:len(want)-1], have[:len(want)-1]
-	}
-	missed := -1
-	for i := range min(len(want), len(have)) {
-		if want[i] == "+" || want[i] == have[i] {
-			continue
-		}
-		if missed >= 0 && !strings.EqualFold(string(f), string(n)) {
-			return "", false
-		}
-		missed = i
-	}
-	switch {
-	case missed >= 0 && len(want) != len(have):
-		return "", false
-	case missed >= 0 && strings.EqualFold(want[missed], have[missed]):
-		return fmt.Sprintf("level %d is %q, the rule wants %q: case counts", missed+1, have[missed], want[missed]), true
-	case missed >= 0 && len(want) == 1:
-		return "", false // any topic of one level would be near
-	case missed >= 0:
-		return fmt.Sprintf("level %d is %q, the rule wants %q", missed+1, have[missed], want[missed]), true
-	case len(want) != len(have) && slices.ContainsFunc(want, func(l string) bool { return l != "+" }):
-		return fmt.Sprintf("the topic has %d levels, the rule wants %d", len(have), len(want)), true
-	}
-	return "", false
 }
 
 // Graph implements control.Explainer.

@@ -133,7 +133,7 @@ func TestExplainPlaces(t *testing.T) {
 	w.Apply("ruleName: far\nsql: SELECT * FROM 'office/door'\nactions:\n  - republish: {topic: out}\n")
 	w.MustPublish("Plant/1/temp", "x")
 	list, err := w.API().Explain(t.Context(), control.ExplainQuery{Topic: "Plant/#", Last: 1})
-	if err != nil || len(list) != 1 || len(list[0].Rules) != 0 || len(list[0].Near) != 1 || !strings.Contains(list[0].Near[0].Why, "case counts") {
+	if err != nil || len(list) != 1 || len(list[0].Rules) != 0 || len(list[0].Near) != 1 || !strings.Contains(list[0].Near[0].Why, "upper and lower case") {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	e := list[0].Event
