@@ -150,7 +150,7 @@ results appear, vanish or change against the version that runs. Nothing is deliv
 }
 
 func printBacktest(w io.Writer, r *control.BacktestReport, samples []replay.Sample) {
-	fmt.Fprintf(w, "rule %s: %s events read in %s", r.Rule, count(r.Read), r.Took.Round(10*time.Millisecond))
+	fmt.Fprintf(w, "rule %s: %s events read in %s", r.Rule, count(r.Read), r.Took.Round(time.Millisecond))
 	if s := r.Took.Seconds(); s > 0.05 {
 		fmt.Fprintf(w, " (%s/s)", count(uint64(float64(r.Read)/s)))
 	}
