@@ -3,6 +3,7 @@ package domain
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -59,12 +60,13 @@ func (c *Config) Allows(authentication string, l auth.Listener) bool {
 	return false
 }
 
-// The TLS policies, by AWS's names. Those that begin at TLS 1.0 are not there.
+// The TLS policies, by AWS's names. Those that begin at TLS 1.0 mean TLS 1.2
+// here: there is nothing below it.
 // Source: AWS IoT Core developer guide, "Transport security", security policies.
 const (
-	TLS13Only      = "IotSecurityPolicy_TLS13_1_3_2022_10"
-	TLS12And13     = "IotSecurityPolicy_TLS13_1_2_2022_10" // the default
-	TLS12Only      = "IotSecurityPolicy_TLS12_1_2_2022_10"
+	TLS13Only      = "IoTSecurityPolicy_TLS13_1_3_2022_10"
+	TLS12And13     = "IoTSecurityPolicy_TLS13_1_2_2022_10" // the default
+	TLS12Only      = "IoTSecurityPolicy_TLS12_1_2_2022_10"
 	defaultPolicy  = TLS12And13
 	maxCertificate = 64 << 10 // bytes of a file
 )
@@ -73,14 +75,17 @@ var policies = map[string]struct{ min, max uint16 }{
 	TLS13Only:  {tls.VersionTLS13, tls.VersionTLS13},
 	TLS12And13: {tls.VersionTLS12, tls.VersionTLS13},
 	TLS12Only:  {tls.VersionTLS12, tls.VersionTLS12},
+
+	"IoTSecurityPolicy_TLS12_1_0_2016_01": {tls.VersionTLS12, tls.VersionTLS12},
+	"IoTSecurityPolicy_TLS12_1_0_2015_01": {tls.VersionTLS12, tls.VersionTLS12},
 }
 
 // Policies are the names of the TLS policies.
-func Policies() []string { return []string{TLS12And13, TLS13Only, TLS12Only} }
+func Policies() []string { return slices.Sorted(maps.Keys(policies)) }
 
 // CheckPolicy reports why name is no TLS policy; "" is the default.
 func CheckPolicy(name string) error {
-	if name != "" && !slices.Contains(Policies(), name) {
+	if _, ok := policies[name]; name != "" && !ok {
 		return fmt.Errorf("TLS policy %q is not one of %s", name, strings.Join(Policies(), ", "))
 	}
 	return nil

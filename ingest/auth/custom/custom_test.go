@@ -421,7 +421,7 @@ func TestCacheOfHTTPS(t *testing.T) {
 	base := func() *auth.Connection {
 		return httpConn("/topics/a?"+nameKey+"=open", http.Header{"Tok": {"T"}, "A": {"1"}})
 	}
-	if ask(base()) != 1 || ask(base()) != 0 {
+	if first, second := ask(base()), ask(base()); first != 1 || second != 0 {
 		t.Error("an answer is not kept for the connection")
 	}
 	longer := base()
@@ -461,7 +461,7 @@ func TestCacheOfHTTPS(t *testing.T) {
 		t.Error("kept for an authorizer that is switched off")
 	}
 	f.store["open"] = &Authorizer{Name: "open", Function: "fn", Active: true, SigningDisabled: true}
-	if ask(base()) != 1 || ask(base()) != 1 {
+	if first, second := ask(base()), ask(base()); first != 1 || second != 1 {
 		t.Error("kept where caching is off")
 	}
 	f.store["open"].CacheHTTP = true
