@@ -283,3 +283,15 @@ func (k *key) substitute(r *Request) (string, bool) {
 	}
 	return v[0], true
 }
+
+// Connecting takes what a CONNECT asks for. arn is what goes before the kind of
+// a resource in an ARN: "arn:aws:iot:us-east-1:123456789012:".
+func (f *Facts) Connecting(arn string, persistent bool, willTopic string) {
+	if persistent {
+		f.ConnectAttributes = append(f.ConnectAttributes, "PersistentConnect")
+	}
+	if willTopic != "" {
+		f.ConnectAttributes = append(f.ConnectAttributes, "LastWill")
+		f.LastWillTopic = arn + "topic/" + willTopic
+	}
+}
