@@ -18,15 +18,16 @@ type Directory interface {
 	Certificate(id string) (*Certificate, bool)
 	// CA returns a registered CA certificate by its id.
 	CA(id string) (*CA509, bool)
-	// CAsOf returns the registered CA certificates with this subject, in DER.
-	CAsOf(subject []byte) []*CA509
+	// CAsOf returns the registered CA certificates that have signed leaf, whatever
+	// their status.
+	CAsOf(leaf *x509.Certificate) []*CA509
 
 	// ThingsOf returns what a certificate is attached to.
 	ThingsOf(certificateID string) []Attachment
 	Thing(name string) (*policy.Thing, bool)
 	// PoliciesOf returns the default versions of the policies that are attached to
-	// the certificate, and, where thing is not empty, to a group thing is in or a
-	// group above it.
+	// the certificate, to a group thing is in, or to a group above it. Without a
+	// thing the groups are those of all things the certificate is attached to.
 	PoliciesOf(certificateID, thing string) []Policy
 }
 

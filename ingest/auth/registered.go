@@ -270,23 +270,22 @@ func (r *Registered) standing(id string, until time.Time, base *policy.Facts) (S
 		}
 	}
 	f := *base
-	attached, others := "", d.ThingsOf(id)
-	for _, a := range others {
-		if f.MQTT && (a.Thing == f.ClientID || a.Exclusive) {
-			attached = a.Thing
+	thing := ""
+	if f.MQTT {
+		for _, a := range d.ThingsOf(id) {
 			if a.Thing == f.ClientID {
+				thing = a.Thing
 				break
+			}
+			if a.Exclusive {
+				thing = a.Thing
 			}
 		}
 	}
-	if attached != "" {
-		f.Thing, _ = d.Thing(attached)
+	if thing != "" {
+		f.Thing, _ = d.Thing(thing)
 	}
-	group := attached
-	if group == "" && !f.MQTT && len(others) == 1 {
-		group = others[0].Thing
-	}
-	set, err := r.o.Policies.Compile(d.PoliciesOf(id, group))
+	set, err := r.o.Policies.Compile(d.PoliciesOf(id, thing))
 	if err != nil {
 		return Standing{}, refuse(id, reasonPolicy, "%s", errs.Text(err))
 	}
@@ -300,7 +299,7 @@ func (r *Registered) registerJustInTime(ctx context.Context, leaf *x509.Certific
 	if r.o.Registrar == nil {
 		return unknown
 	}
-	for _, ca := range r.o.Directory.CAsOf(leaf.RawIssuer) {
+	for _, ca := range r.o.Directory.CAsOf(leaf) {
 		if !ca.Certificate.IsCA || leaf.CheckSignatureFrom(ca.Certificate) != nil {
 			continue
 		}
