@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -112,7 +113,13 @@ func (ca *CA) makeCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return cert, key, ca.writePair(caFile, caKeyFile, der, key)
 }
 
-func (ca *CA) sign(t *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
+// SignClient returns the DER of a client certificate for a key: not of an
+// authority, without alternative names.
+func (ca *CA) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error) {
+	return ca.sign(&x509.Certificate{Subject: subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
+}
+
+func (ca *CA) sign(t *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
 	serial, err := serialNumber()
 	if err != nil {
 		return nil, err
@@ -125,7 +132,7 @@ func (ca *CA) sign(t *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
 	}
 	t.BasicConstraintsValid = true
 	t.KeyUsage = x509.KeyUsageDigitalSignature
-	return x509.CreateCertificate(rand.Reader, t, ca.cert, &key.PublicKey, ca.key)
+	return x509.CreateCertificate(rand.Reader, t, ca.cert, key, ca.key)
 }
 
 // IssueClient makes a client certificate with the common name cn, and returns
@@ -137,7 +144,7 @@ func (ca *CA) IssueClient(cn string) (cert, key []byte, err error) {
 	}
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: cn}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, k)
+	}, k.Public())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -215,7 +222,7 @@ func (ca *CA) makeServer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: dns[len(dns)-1]}, DNSNames: dns, IPAddresses: ips,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, key)
+	}, key.Public())
 	if err != nil {
 		return nil, nil, err
 	}
