@@ -53,6 +53,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if u, ok := s.o.Authenticator.(auth.Usher); ok {
 		if err := u.Admit(r.Context(), c); err != nil {
 			known(r, true)
+			s.denials.Warn("WebSocket refused", "why", errs.Text(err), "remote", r.RemoteAddr)
 			s.fail(w, r, err)
 			return
 		}
@@ -112,6 +113,7 @@ func (s *Server) authenticate(r *http.Request, c *auth.Connection) (_ *auth.Prin
 	defer func() {
 		if err != nil && (errs.Is(err, errs.Unauthorized) || errs.Is(err, errs.Forbidden)) {
 			known(r, true)
+			s.denials.Warn("request refused", "why", errs.Text(err), "remote", r.RemoteAddr)
 		}
 	}()
 	if u, ok := s.o.Authenticator.(auth.Usher); ok {

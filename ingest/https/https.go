@@ -73,6 +73,8 @@ type Server struct {
 	ln       net.Listener // of Options.Addr; nil without
 	guard    *ingest.Guard
 	requests *prometheus.CounterVec
+	denied   *prometheus.CounterVec
+	denials  *ingest.Denials
 }
 
 // New checks the options and opens the listener.
@@ -97,9 +99,12 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Subsystem: "https", Name: "publishes_total", Help: "Publish requests by status.",
-	}, []string{"status"})}
+	}, []string{"status"}), denied: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "weir", Subsystem: "https", Name: "denials_total", Help: "Actions the authorizer or a reserved topic denied.",
+	}, []string{"action"})}
+	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: o.Logger, Now: o.Now}, Authorizer: o.Authorizer}
 	if o.Registerer != nil {
-		if err := o.Registerer.Register(s.requests); err != nil {
+		if err := errors.Join(o.Registerer.Register(s.requests), o.Registerer.Register(s.denied)); err != nil {
 			return nil, fmt.Errorf("https: metrics: %w", err)
 		}
 	}

@@ -46,11 +46,17 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 	}
 	switch ingest.Publish(n) {
 	case ingest.Private:
+		s.denied.WithLabelValues("private").Inc()
 		return "", errs.Errorf(op, errs.Forbidden, "private topic: its service is not there")
 	case ingest.Reserved:
+		s.denied.WithLabelValues("reserved").Inc()
 		return "", errs.Errorf(op, errs.Forbidden, "reserved topic: clients may not publish on it")
 	}
-	if !s.o.Authorizer.May(p, auth.Publish, text) || e.Retain && !s.o.Authorizer.May(p, auth.RetainPublish, text) {
+	if e.Retain && n[0] == '$' {
+		s.denied.WithLabelValues("reserved").Inc()
+		return "", errs.Errorf(op, errs.Forbidden, "messages on reserved topics are not retained")
+	}
+	if !s.may(p, auth.Publish, text) || e.Retain && !s.may(p, auth.RetainPublish, text) {
 		return "", errs.Errorf(op, errs.Forbidden, "not allowed to publish on this topic")
 	}
 	e.Payload = c.HTTP.Body
@@ -65,6 +71,16 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 		return "", err
 	}
 	return e.ID().String(), nil
+}
+
+// may asks the authorizer, and counts and logs what it denies.
+func (s *Server) may(p *auth.Principal, a auth.Action, resource string) bool {
+	if s.o.Authorizer.May(p, a, resource) {
+		return true
+	}
+	s.denied.WithLabelValues(a.String()).Inc()
+	s.denials.Log(p, a, resource)
+	return false
 }
 
 // parameters reads what the query and the headers say of a message.
