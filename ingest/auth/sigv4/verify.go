@@ -69,7 +69,18 @@ type Caller struct {
 	// Expires is when a connection opened with the request must end at the
 	// latest: after 24 hours, or with a temporary key.
 	Expires time.Time
+
+	secret string // of the key
 }
+
+// LogValue keeps the secret out of every log.
+func (c *Caller) LogValue() slog.Value { return slog.StringValue(c.AccessKeyID) }
+
+// String keeps it out of every %v.
+func (c *Caller) String() string { return c.AccessKeyID }
+
+// GoString is String for %#v.
+func (c *Caller) GoString() string { return c.AccessKeyID }
 
 // Options configure a Verifier.
 type Options struct {
@@ -216,7 +227,7 @@ func (v *Verifier) verify(s *signature, r *http.Request, body []byte) (*Caller, 
 	}
 	c := &Caller{
 		AccessKeyID: s.keyID, Policies: key.Policies, Service: s.service, Region: s.region, Presigned: s.presigned,
-		Expires: v.o.Now().Add(sessionLife),
+		Expires: v.o.Now().Add(sessionLife), secret: key.Secret,
 	}
 	if !key.Expires.IsZero() && key.Expires.Before(c.Expires) {
 		c.Expires = key.Expires
