@@ -183,6 +183,10 @@ func (ca *CA) serverCertificate() (*tls.Certificate, error) {
 	return ca.server, nil
 }
 
+// ServerCertificate returns the certificate of the TLS ports as it is now, its
+// leaf parsed. It renews itself.
+func (ca *CA) ServerCertificate() (*tls.Certificate, error) { return ca.serverCertificate() }
+
 func (ca *CA) serverNames() (dns []string, ips []net.IP) {
 	dns, ips = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 	for _, n := range ca.names {
