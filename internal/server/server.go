@@ -41,6 +41,7 @@ import (
 	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/internal/rulefolder"
 	"github.com/weir-iot/weir/internal/telemetry"
+	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/rules"
 )
 
@@ -70,6 +71,10 @@ type Server struct {
 
 	log          *eventlog.Log
 	ca           *auth.CA
+	things       *registry.Registry
+	directory    *directory
+	policies     *auth.Policies
+	authn        *auth.Registered
 	localS3      *localstore.Server // nil: AWS as the environment says
 	destinations *webhook.Destinations
 	language     rules.SQL
@@ -109,6 +114,8 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openFolder,
 		s.openLog,
 		s.openCA,
+		s.openRegistry,
+		s.openAuth,
 		s.openActions,
 		s.openRules,
 		s.openGateway,
@@ -127,6 +134,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 func (s *Server) Run(ctx context.Context) error {
 	parts := newStack(s.logger)
 	parts.start("log", s.log.Run)
+	parts.start("registry", s.things.Run)
+	if err := s.registerOwner(ctx); err != nil {
+		return errors.Join(err, parts.stop())
+	}
 	if s.localS3 != nil {
 		parts.start("S3", s.localS3.Run)
 	}
@@ -316,7 +327,6 @@ func (s *Server) openGateway(ctx context.Context) error {
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
-	authenticator := &auth.Own{CA: s.ca}
 	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
 	if err != nil {
 		return err
@@ -327,7 +337,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: authenticator, Authorizer: auth.AllowAll{},
+		Authenticator: s.authn, Authorizer: s.policies,
 		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -347,7 +357,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 		return nil
 	}
 	s.https, err = https.New(https.Options{
-		Log: s.log, Authenticator: authenticator, Authorizer: auth.AllowAll{}, Limits: limits, Addr: s.cfg.Listen.HTTPS,
+		Log: s.log, Authenticator: s.authn, Authorizer: s.policies, Limits: limits, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: https.Protocols, SNIOptional: limits.SNIOptional}),
 		MQTT:      gw.WebSocket(https.TLSState),
 		Logger:    s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
