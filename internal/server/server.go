@@ -31,6 +31,7 @@ import (
 	"github.com/weir-iot/weir/actions/republish"
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/control/awsapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/https"
@@ -82,6 +83,7 @@ type Server struct {
 	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
+	aws          *awsapi.API
 	api          *control.Server
 	apiListener  net.Listener
 
@@ -112,6 +114,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openActions,
 		s.openRules,
 		s.openGateway,
+		s.openAWS,
 		s.openControl,
 		s.openRulesFolder,
 	} {
@@ -367,7 +370,7 @@ func (s *Server) openControl(context.Context) error {
 	}
 	o := control.Options{
 		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations},
-		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
+		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()
@@ -386,6 +389,8 @@ func (s *Server) openControl(context.Context) error {
 	s.endpoints.DataDir = s.dataDir
 	s.endpoints.API = "http://" + s.apiListener.Addr().String()
 	s.endpoints.TokenFile = filepath.Join(s.dataDir, control.TokenFile)
+	s.endpoints.AccessKeyFile = filepath.Join(s.dataDir, control.AccessKeyFile)
+	s.endpoints.Region = s.cfg.Region
 	s.onClose(func() error {
 		if err := os.Remove(filepath.Join(s.dataDir, EndpointsFile)); !errors.Is(err, fs.ErrNotExist) {
 			return err
