@@ -4,7 +4,9 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/weir-iot/weir/internal/errs"
@@ -19,10 +21,14 @@ const (
 	Jobs Service = "iot-jobs-data"
 )
 
-// signingNames are the services a signature may name, and what they reach.
+// signingNames are the services a signature may name, and what they reach. AWS
+// CLI 2.9 and other clients of its time sign for execute-api where they mean iot.
 var signingNames = map[string]Service{
-	"iot": IoT, "iotdata": Data, "iotdevicegateway": Data, "iot-jobs-data": Jobs,
+	"iot": IoT, "execute-api": IoT, "iotdata": Data, "iotdevicegateway": Data, "iot-jobs-data": Jobs,
 }
+
+// SigningNames returns the services a signature may name.
+func SigningNames() []string { return slices.Sorted(maps.Keys(signingNames)) }
 
 //go:embed model/operations.txt
 var model string

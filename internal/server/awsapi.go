@@ -30,7 +30,7 @@ func (s *Server) openAWS(context.Context) error {
 			owner: owner.ID, account: s.cfg.AccountID,
 			v: sigv4.New(sigv4.Options{
 				Keys: s.accessKeys(owner), Region: s.cfg.Region,
-				Services: []string{sigv4.Control, sigv4.Data, sigv4.DeviceGateway, sigv4.Jobs}, Now: s.now,
+				Services: awsapi.SigningNames(), Now: s.now,
 			}),
 		},
 		Rules: topicRules{s.rules}, Destinations: s.destinations,
