@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 )
 
 // Listener is the way a connection came in.
@@ -32,8 +33,15 @@ type Connection struct {
 	Remote   netip.AddrPort
 	TLS      *tls.ConnectionState // nil without TLS
 	ClientID string               // empty for HTTPS without one
+	Assigned bool                 // the client id is the server's choice, the client sent none
 	Username string               // as sent, metrics of the SDKs included
 	Password []byte
+
+	// Mux tells that it came in by the one port that serves everything, where
+	// the ALPN name says which authentication is meant.
+	Mux  bool
+	ID   string   // names the connection, for logs and authorizers: a UUID
+	HTTP *Request // the request, of HTTPS and WebSocket; nil for MQTT over TCP
 }
 
 // LogValue keeps user name and password out of every log.
@@ -58,6 +66,13 @@ type Principal struct {
 	Remote   netip.AddrPort
 	Listener Listener
 	Data     any // what the Authenticator wants to find again; nil for the development one
+
+	// Expires is when the connection must end at the latest; zero: never.
+	Expires time.Time
+	// Ended is called by the gateway, once, when the connection has ended or was
+	// refused after all; nil: nobody wants to know. Of an HTTPS request it is
+	// not called.
+	Ended func()
 }
 
 // Authenticator says who a connection is. Its calls may overlap; each must end

@@ -177,7 +177,7 @@ func loopback(addr string) bool {
 }
 
 func (s *Server) listen(kind auth.Listener, addr string) error {
-	ln, err := net.Listen("tcp", addr)
+	ln, err := ingest.Listen(addr)
 	if err != nil {
 		return fmt.Errorf("mqtt: %w", err)
 	}
@@ -286,16 +286,35 @@ func (s *Server) accept(ctx context.Context, ln listener) {
 			}
 			continue
 		}
-		s.wg.Go(func() { s.serve(nc, ln.kind, nil) })
+		e := entry{kind: ln.kind}
+		if ln.kind == auth.TLS {
+			e.config = s.tlsConfig
+		}
+		s.wg.Go(func() { s.serve(nc, e) })
 	}
 }
 
+// Serve serves a connection that came in by the one port: TLS, with config,
+// begins with the next byte. It returns when the connection has ended.
+func (s *Server) Serve(nc net.Conn, config *tls.Config) {
+	s.mu.Lock()
+	if !s.running {
+		s.mu.Unlock()
+		nc.Close()
+		return
+	}
+	s.wg.Add(1) // so that Run waits for this goroutine
+	s.mu.Unlock()
+	defer s.wg.Done()
+	s.serve(nc, entry{kind: auth.TLS, config: config, known: &auth.Connection{Mux: true}})
+}
+
 // sweep looks for clients that have been silent for longer than one and a half
-// keep-alives.
+// keep-alives, or whose time is up.
 func (s *Server) sweep(ctx context.Context) {
 	t := time.NewTicker(s.safety.KeepAliveTick)
 	defer t.Stop()
-	var overdue []*client
+	var overdue, expired []*client
 	for {
 		select {
 		case <-t.C:
@@ -310,6 +329,9 @@ func (s *Server) sweep(ctx context.Context) {
 			if c.idle.Load() && now-c.lastRead.Load() > int64(c.keepAlive+c.keepAlive/2) {
 				overdue = append(overdue, c)
 			}
+			if e := c.principal.Expires; !e.IsZero() && now >= e.UnixNano() {
+				expired = append(expired, c)
+			}
 		}
 		s.mu.Unlock()
 		for i, c := range overdue {
@@ -317,7 +339,28 @@ func (s *Server) sweep(ctx context.Context) {
 			overdue[i] = nil
 		}
 		overdue = overdue[:0]
+		for i, c := range expired {
+			c.end(faultf(codeNotAuthorized, "expired", "the time its credentials give the connection is up"))
+			expired[i] = nil
+		}
+		expired = expired[:0]
 	}
+}
+
+// DisconnectSession ends the connection p was made for, and reports whether it
+// was there.
+func (s *Server) DisconnectSession(p *auth.Principal) bool {
+	s.mu.Lock()
+	c := s.clients[p.ClientID]
+	if c != nil && c.principal != p {
+		c = nil
+	}
+	s.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	c.end(faultf(codeNotAuthorized, "withdrawn", "the principal may no longer connect"))
+	return true
 }
 
 // Disconnect ends the connection of a client id, and reports whether there was

@@ -15,7 +15,8 @@ import (
 )
 
 // WebSocket returns a handler that serves MQTT over WebSocket, subprotocol
-// "mqtt". tlsState gives the TLS state of a request's connection; a WebSocket
+// "mqtt". What is known of the connection comes with the request's context
+// (auth.WithConnection); without that, tlsState gives its TLS state. A WebSocket
 // without TLS counts as the plain listener.
 func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) http.Handler {
 	up := websocket.Upgrader{
@@ -45,17 +46,20 @@ func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) ht
 		s.wg.Add(1)
 		s.mu.Unlock()
 		defer s.wg.Done()
-		state := tlsState(r)
+		known := auth.ConnectionFrom(r.Context())
+		if known == nil {
+			known = &auth.Connection{TLS: tlsState(r), HTTP: &auth.Request{Request: r}}
+		}
 		wc, err := up.Upgrade(w, r, nil)
 		if err != nil {
 			return // answered by the upgrader
 		}
 		wc.SetReadLimit(int64(s.limits.PacketBytes) + 16)
 		kind := auth.WebSocket
-		if state == nil {
+		if known.TLS == nil {
 			kind = auth.Plain
 		}
-		s.serve(&wsConn{Conn: wc}, kind, state)
+		s.serve(&wsConn{Conn: wc}, entry{kind: kind, known: known})
 	})
 }
 
