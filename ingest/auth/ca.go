@@ -230,6 +230,9 @@ func (ca *CA) makeServer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 type TLSOptions struct {
 	Protocols   []string // ALPN; a client that offers none is taken, one that offers only others is refused
 	SNIOptional bool     // loopback clients may leave out the server name; all others never
+	// Serves reports whether a server name is one of Weir's, beside those of its
+	// own certificate; nil: none is.
+	Serves func(name string) bool
 }
 
 // TLSConfig returns the configuration of a TLS port: TLS 1.2 and 1.3, a client
@@ -252,12 +255,34 @@ func (ca *CA) TLSConfig(o TLSOptions) *tls.Config {
 		if h.ServerName == "" && !(o.SNIOptional && fromLoopback(h.Conn)) {
 			return nil, errNoServerName
 		}
+		if h.ServerName != "" && !ca.named(h.ServerName) && (o.Serves == nil || !o.Serves(h.ServerName)) {
+			return nil, errServerName
+		}
 		return nil, nil
 	}
 	return base
 }
 
-var errNoServerName = errors.New("the client sent no server name (SNI)")
+var (
+	errNoServerName = errors.New("the client sent no server name (SNI)")
+	errServerName   = errors.New("the client asked for a server name (SNI) that is not this server's")
+)
+
+// named reports whether name is one of the server certificate's.
+func (ca *CA) named(name string) bool {
+	dns, ips := ca.serverNames()
+	if ip := net.ParseIP(name); ip != nil {
+		return slices.ContainsFunc(ips, ip.Equal)
+	}
+	name = strings.TrimSuffix(name, ".")
+	return slices.ContainsFunc(dns, func(n string) bool {
+		if rest, ok := strings.CutPrefix(n, "*."); ok {
+			_, tail, _ := strings.Cut(name, ".")
+			return strings.EqualFold(rest, tail)
+		}
+		return strings.EqualFold(n, name)
+	})
+}
 
 func fromLoopback(c net.Conn) bool {
 	if c == nil {

@@ -72,6 +72,8 @@ type Server struct {
 	ln       net.Listener
 	guard    *ingest.Guard // of the listener; nil without
 	requests *prometheus.CounterVec
+	denied   *prometheus.CounterVec
+	denials  *ingest.Denials
 }
 
 // New checks the options and opens the listener.
@@ -96,9 +98,12 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Subsystem: "https", Name: "publishes_total", Help: "Publish requests by status.",
-	}, []string{"status"})}
+	}, []string{"status"}), denied: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "weir", Subsystem: "https", Name: "denials_total", Help: "Actions the authorizer or a reserved topic denied.",
+	}, []string{"action"})}
+	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: o.Logger, Now: o.Now}, Authorizer: o.Authorizer}
 	if o.Registerer != nil {
-		if err := o.Registerer.Register(s.requests); err != nil {
+		if err := errors.Join(o.Registerer.Register(s.requests), o.Registerer.Register(s.denied)); err != nil {
 			return nil, fmt.Errorf("https: metrics: %w", err)
 		}
 	}
@@ -264,6 +269,7 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 	p, err := s.o.Authenticator.Authenticate(r.Context(), c)
 	if err != nil {
 		known(r, true)
+		s.denials.Warn("request refused", "why", errs.Text(err), "remote", r.RemoteAddr)
 		return "", err
 	}
 	known(r, false)
@@ -281,11 +287,17 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 	}
 	switch ingest.Publish(n) {
 	case ingest.Private:
+		s.denied.WithLabelValues("private").Inc()
 		return "", errs.Errorf(op, errs.Forbidden, "private topic: its service is not there")
 	case ingest.Reserved:
+		s.denied.WithLabelValues("reserved").Inc()
 		return "", errs.Errorf(op, errs.Forbidden, "reserved topic: clients may not publish on it")
 	}
-	if !s.o.Authorizer.May(p, auth.Publish, text) || e.Retain && !s.o.Authorizer.May(p, auth.RetainPublish, text) {
+	if e.Retain && n[0] == '$' {
+		s.denied.WithLabelValues("reserved").Inc()
+		return "", errs.Errorf(op, errs.Forbidden, "messages on reserved topics are not retained")
+	}
+	if !s.may(p, auth.Publish, text) || e.Retain && !s.may(p, auth.RetainPublish, text) {
 		return "", errs.Errorf(op, errs.Forbidden, "not allowed to publish on this topic")
 	}
 	if r.ContentLength > int64(s.o.Limits.Payload) {
@@ -309,6 +321,16 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 		return "", err
 	}
 	return e.ID().String(), nil
+}
+
+// may asks the authorizer, and counts and logs what it denies.
+func (s *Server) may(p *auth.Principal, a auth.Action, resource string) bool {
+	if s.o.Authorizer.May(p, a, resource) {
+		return true
+	}
+	s.denied.WithLabelValues(a.String()).Inc()
+	s.denials.Log(p, a, resource)
+	return false
 }
 
 // parameters reads what the query and the headers say of a message.

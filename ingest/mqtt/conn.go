@@ -258,6 +258,10 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	if conn.ID == "" {
 		conn.ID = connectionID()
 	}
+	conn.Persistent = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
+	if p.WillFlag {
+		conn.WillTopic = strings.Clone(p.WillTopic)
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, s.safety.ConnectTimeout)
 	defer cancel()
 	principal, err := s.authn.Authenticate(ctx, conn)
@@ -269,8 +273,7 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 		return faultf(codeUnavailable, "unavailable", errs.Text(err)), false
 	}
 	c.principal = principal
-	if !s.authz.May(principal, auth.Connect, id) {
-		s.m.denials.WithLabelValues(auth.Connect.String()).Inc()
+	if !s.may(principal, auth.Connect, id) {
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
 	if f := c.takeWill(pk); f != nil {
@@ -291,7 +294,7 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 			c.aliases = nil // grown by the first alias
 		}
 	}
-	c.keeps = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
+	c.keeps = conn.Persistent
 	switch {
 	case s.sessions.bucket == nil:
 	case c.v5:
@@ -476,8 +479,7 @@ func (c *client) mayPublish(n *name, retain bool) *fault {
 		c.s.m.denials.WithLabelValues("reserved").Inc()
 		return faultf(codeNotAuthorized, "reserved", "reserved topic: clients may not publish on it")
 	}
-	if !c.s.authz.May(c.principal, auth.Publish, string(n.topic)) {
-		c.s.m.denials.WithLabelValues(auth.Publish.String()).Inc()
+	if !c.s.may(c.principal, auth.Publish, string(n.topic)) {
 		return faultf(codeNotAuthorized, "denied", "the principal may not publish on this topic")
 	}
 	if !retain {
@@ -487,8 +489,7 @@ func (c *client) mayPublish(n *name, retain bool) *fault {
 		c.s.m.denials.WithLabelValues("reserved").Inc()
 		return faultf(codeNotAuthorized, "reserved", "messages on reserved topics are not retained")
 	}
-	if !c.s.authz.May(c.principal, auth.RetainPublish, string(n.topic)) {
-		c.s.m.denials.WithLabelValues(auth.RetainPublish.String()).Inc()
+	if !c.s.may(c.principal, auth.RetainPublish, string(n.topic)) {
 		return faultf(codeNotAuthorized, "denied", "the principal may not publish retained messages on this topic")
 	}
 	switch {

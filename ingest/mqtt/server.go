@@ -61,6 +61,8 @@ type Server struct {
 	tlsConfig *tls.Config
 	logger    *slog.Logger
 	noise     noise
+	denials   *ingest.Denials
+	keeper    auth.Keeper // nil: who is connected stays
 	now       func() time.Time
 	m         *metrics
 	guard     *ingest.Guard
@@ -78,6 +80,9 @@ type Server struct {
 	retention time.Duration
 	lifecycle bool
 	version   atomic.Int64 // the last version number of a lifecycle event
+
+	reconsidered uint64 // of the sweep alone: the authorizer's generation last acted on
+	sweeps       int    // of the sweep alone
 
 	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
 	wg   sync.WaitGroup // goroutines of connections
@@ -133,7 +138,9 @@ func New(o Options) (_ *Server, err error) {
 		sessions: sessions{bucket: o.Sessions, wake: make(chan struct{}, 1), stored: map[string]stored{}}, retention: o.Retention, lifecycle: o.Lifecycle,
 		clients: map[string]*client{}, waiting: map[net.Conn]struct{}{},
 	}
-	s.noise = noise{logger: o.Logger, now: o.Now}
+	s.noise = noise{&ingest.Noise{Logger: o.Logger, Now: o.Now}}
+	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: o.Logger, Now: o.Now}, Authorizer: o.Authorizer}
+	s.keeper, _ = o.Authorizer.(auth.Keeper)
 	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
 	s.routes.retained = retained{
 		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
@@ -344,6 +351,7 @@ func (s *Server) sweep(ctx context.Context) {
 			expired[i] = nil
 		}
 		expired = expired[:0]
+		s.reconsider()
 	}
 }
 
@@ -423,34 +431,7 @@ func (s *Server) Clients() []ClientInfo {
 	return out
 }
 
-// noise writes log lines that clients can provoke: at most ten a second, the
-// rest is counted and told with the next one.
-type noise struct {
-	logger *slog.Logger
-	now    func() time.Time
+// noise writes log lines that clients can provoke.
+type noise struct{ *ingest.Noise }
 
-	mu      sync.Mutex
-	second  int64
-	lines   int
-	skipped int
-}
-
-func (n *noise) warn(msg string, args ...any) {
-	n.mu.Lock()
-	if s := n.now().Unix(); s != n.second {
-		n.second, n.lines = s, 0
-	}
-	n.lines++
-	if n.lines > 10 {
-		n.skipped++
-		n.mu.Unlock()
-		return
-	}
-	skipped := n.skipped
-	n.skipped = 0
-	n.mu.Unlock()
-	if skipped > 0 {
-		args = append(args, "suppressed", skipped)
-	}
-	n.logger.Warn(msg, args...)
-}
+func (n noise) warn(msg string, args ...any) { n.Warn(msg, args...) }
