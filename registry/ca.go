@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -176,14 +175,8 @@ func (r *Registry) RegisterCACertificate(ctx context.Context, in RegisterCA) (*C
 				return nil, fail(CertificateValidation, "the verification certificate does not hold now")
 			}
 		}
-		same := 0
-		for _, c := range r.casBySubject[string(cert.RawSubject)] {
-			if bytes.Equal(c.cert.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo) {
-				same++
-			}
-		}
-		if same >= r.limits.CAsPerSubject {
-			return nil, fail(LimitExceeded, "%d CA certificates with this subject and key are registered, no more are allowed", same)
+		if n := len(r.casBySubject[string(cert.RawSubject)]); n >= r.limits.CAsPerSubject {
+			return nil, fail(LimitExceeded, "%d CA certificates with this subject are registered, no more are allowed", n)
 		}
 		if err := tx.checkConfig(id, in.Config); err != nil {
 			return nil, err

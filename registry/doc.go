@@ -36,8 +36,11 @@
 // TargetsOf, EffectivePolicies. Principals: AttachPrincipal, DetachPrincipal,
 // PrincipalsOf, ThingsOf. Access keys: CreateAccessKey, AccessKey, AccessKeys,
 // UpdateAccessKey, DeleteAccessKey, CreateSession, Credential. Templates:
-// CreateTemplate, Template, Templates, their versions. Several of these in one
-// atomic change: Change with the methods of Tx.
+// CreateTemplate, Template, Templates, their versions. Authorizers, domain
+// configurations and role aliases likewise; DefaultAuthorizer. Settings:
+// LoggingOptions, LogLevels, LogLevelOf, EventConfigurations, Indexing. Tags:
+// TagResource, UntagResource, Tags. Several of these in one atomic change:
+// Change with the methods of Tx.
 //
 // Records that are returned are shared: they must not be modified. A change
 // puts a new one in their place.

@@ -53,7 +53,7 @@ type Limits struct {
 	Authorizers       int
 	DomainConfigs     int
 	RoleAliases       int
-	CAsPerSubject     int // with one subject and key
+	CAsPerSubject     int // with one subject
 }
 
 // AWS returns the limits of AWS IoT Core.
@@ -95,7 +95,7 @@ const (
 	KindDomain      Kind = "domain"
 	KindRoleAlias   Kind = "rolealias"
 	KindLogLevel    Kind = "loglevel" // Name: target type and name
-	KindSetting     Kind = "setting"
+	KindSetting     Kind = "setting"  // Name: "registrationcode", "defaultauthorizer", "logging", "events", "indexing"
 )
 
 // Change tells of one record that was made, replaced or deleted.
@@ -136,13 +136,21 @@ type Registry struct {
 	attachments  *links // target ↔ policy
 	templates    *table[Template]
 	accessKeys   *table[AccessKey]
+	authorizers  *table[Authorizer]
+	domains      *table[DomainConfiguration]
+	roleAliases  *table[RoleAlias]
+	logLevels    *table[TargetLevel]
 	settings     settings
 	indexes
 }
 
 // settings are records of which there is one, named single.
 type settings struct {
-	code *table[registrationCode]
+	code       *table[registrationCode]
+	authorizer *table[defaultAuthorizer]
+	logging    *table[LoggingOptions]
+	events     *table[EventConfigurations]
+	indexing   *table[Indexing]
 }
 
 const single = "default"
@@ -202,7 +210,15 @@ func (r *Registry) makeTables() {
 	r.attachments = newLinks(r, "attach", KindAttachment)
 	r.templates = newTable[Template](r, "template", KindTemplate)
 	r.accessKeys = newTable[AccessKey](r, "key", KindAccessKey)
+	r.authorizers = newTable[Authorizer](r, "authorizer", KindAuthorizer)
+	r.domains = newTable[DomainConfiguration](r, "domain", KindDomain)
+	r.roleAliases = newTable[RoleAlias](r, "alias", KindRoleAlias)
+	r.logLevels = newTable[TargetLevel](r, "loglevel", KindLogLevel)
 	r.settings.code = newTable[registrationCode](r, "registrationcode", KindSetting)
+	r.settings.authorizer = newTable[defaultAuthorizer](r, "defaultauthorizer", KindSetting)
+	r.settings.logging = newTable[LoggingOptions](r, "logging", KindSetting)
+	r.settings.events = newTable[EventConfigurations](r, "events", KindSetting)
+	r.settings.indexing = newTable[Indexing](r, "indexing", KindSetting)
 	r.makeIndexes()
 }
 

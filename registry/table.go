@@ -56,6 +56,9 @@ func (t *table[T]) set(name string, v *T, rev uint64) {
 }
 
 func (t *table[T]) change(name string, e kv.Entry) Change {
+	if t.kind == KindSetting {
+		name = t.prefix
+	}
 	return Change{Kind: t.kind, Name: name, Deleted: len(e.Value) == 0, Revision: e.Revision}
 }
 
