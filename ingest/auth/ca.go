@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -112,7 +113,7 @@ func (ca *CA) makeCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return cert, key, ca.writePair(caFile, caKeyFile, der, key)
 }
 
-func (ca *CA) sign(t *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
+func (ca *CA) sign(t *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
 	serial, err := serialNumber()
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (ca *CA) sign(t *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
 	}
 	t.BasicConstraintsValid = true
 	t.KeyUsage = x509.KeyUsageDigitalSignature
-	return x509.CreateCertificate(rand.Reader, t, ca.cert, &key.PublicKey, ca.key)
+	return x509.CreateCertificate(rand.Reader, t, ca.cert, key, ca.key)
 }
 
 // IssueClient makes a client certificate with the common name cn, and returns
@@ -137,12 +138,17 @@ func (ca *CA) IssueClient(cn string) (cert, key []byte, err error) {
 	}
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: cn}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, k)
+	}, &k.PublicKey)
 	if err != nil {
 		return nil, nil, err
 	}
 	key, err = keyPEM(k)
 	return certPEM(der), key, err
+}
+
+// SignClient returns the DER form of a client certificate for somebody's key.
+func (ca *CA) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error) {
+	return ca.sign(&x509.Certificate{Subject: subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
 }
 
 // VerifyClient reports why leaf is no client certificate of this authority that
@@ -215,7 +221,7 @@ func (ca *CA) makeServer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: dns[len(dns)-1]}, DNSNames: dns, IPAddresses: ips,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, key)
+	}, &key.PublicKey)
 	if err != nil {
 		return nil, nil, err
 	}
