@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/registry"
 )
 
 // Limits of a request.
@@ -60,6 +61,7 @@ type Options struct {
 	Region    string
 	Verifier  Verifier // nil: only ServeData answers
 
+	Registry     *registry.Registry
 	Rules        Rules
 	Destinations Destinations
 	Messages     Messages
@@ -83,7 +85,7 @@ type API struct {
 
 // New checks o and builds the table.
 func New(o Options) (*API, error) {
-	if o.Rules == nil || o.Destinations == nil || o.Messages == nil || o.Endpoints == nil {
+	if o.Registry == nil || o.Rules == nil || o.Destinations == nil || o.Messages == nil || o.Endpoints == nil {
 		return nil, errors.New("awsapi: a room is missing")
 	}
 	if o.Logger == nil {
@@ -349,6 +351,10 @@ func (c *call) asError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var r *registry.Error
+	if errors.As(err, &r) {
+		return &Error{Code: string(r.Code) + "Exception", Message: r.Message, ResourceID: r.ID, ResourceARN: r.ARN, Err: err}
 	}
 	var known coded
 	if errors.As(err, &known) {

@@ -25,7 +25,7 @@ type branch struct {
 // slashes of a topic and of an ARN as they are, or escape them.
 func greedy(label string) (name string, ok bool) {
 	name, plus := strings.CutSuffix(label, "+")
-	return name, plus || name == "topic"
+	return name, plus || name == "topic" || name == "target"
 }
 
 func (r *routes) add(op *operation) error {

@@ -111,6 +111,7 @@ type none struct{}
 func operations() []operation {
 	var all []operation
 	for _, part := range [][]operation{
+		thingOperations(), groupOperations(), certificateOperations(), policyOperations(), principalOperations(),
 		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(),
 	} {
 		all = append(all, part...)

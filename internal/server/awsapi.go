@@ -11,6 +11,7 @@ import (
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth/sigv4"
 	"github.com/weir-iot/weir/ingest/mqtt"
+	"github.com/weir-iot/weir/ingest/policy"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
@@ -27,13 +28,13 @@ func (s *Server) openAWS(context.Context) error {
 	s.aws, err = awsapi.New(awsapi.Options{
 		AccountID: s.cfg.AccountID, Region: s.cfg.Region,
 		Verifier: &signatures{
-			owner: owner.ID, account: s.cfg.AccountID,
+			owner: owner.ID, account: s.cfg.AccountID, policies: s.policies, now: s.now,
 			v: sigv4.New(sigv4.Options{
 				Keys: s.accessKeys(owner), Region: s.cfg.Region,
 				Services: awsapi.SigningNames(), Now: s.now,
 			}),
 		},
-		Rules: topicRules{s.rules}, Destinations: s.destinations,
+		Registry: s.things, Rules: topicRules{s.rules}, Destinations: s.destinations,
 		Messages:  &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
 		Endpoints: s.deviceEndpoints,
 		Logger:    s.logger.With("room", "aws"), Registerer: s.registry, Now: s.now,
@@ -47,7 +48,11 @@ func (s *Server) accessKeys(owner control.AccessKey) sigv4.Keys {
 		if id == owner.ID {
 			return sigv4.Key{Secret: owner.Secret}, true
 		}
-		return sigv4.Key{}, false
+		c, err := s.things.Credential(id, "")
+		if err != nil {
+			return sigv4.Key{}, false
+		}
+		return sigv4.Key{Secret: c.Secret, Policies: []string{c.Key.Policy}}, true
 	})
 }
 
@@ -63,9 +68,11 @@ func (s *Server) deviceEndpoints() map[string]string {
 // signatures verifies who signed a request. The owner's key may do everything,
 // every other what its policies allow.
 type signatures struct {
-	v       *sigv4.Verifier
-	owner   string // access key id
-	account string
+	v        *sigv4.Verifier
+	owner    string // access key id
+	account  string
+	policies *policyCache
+	now      func() time.Time
 }
 
 // refused is a signature's error with its code.
@@ -102,6 +109,16 @@ func (s *signatures) Verify(r *http.Request, body []byte) (*awsapi.Caller, error
 	if k.AccessKeyID == s.owner {
 		c.ARN = "arn:aws:iam::" + s.account + ":root"
 		c.May = func(string, string) bool { return true }
+		return c, nil
+	}
+	set, err := s.policies.compile(k.Policies)
+	if err != nil {
+		return nil, errs.E("server.Verify", errs.Internal, err)
+	}
+	facts := &policy.Facts{SourceIP: c.SourceIP}
+	facts.Prepare()
+	c.May = func(action, resource string) bool {
+		return set.Decide(&policy.Request{Action: policy.ActionOf(action), Resource: resource, Facts: facts, Now: s.now()}).Allowed
 	}
 	return c, nil
 }

@@ -42,6 +42,7 @@ import (
 	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/internal/rulefolder"
 	"github.com/weir-iot/weir/internal/telemetry"
+	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/rules"
 )
 
@@ -83,6 +84,9 @@ type Server struct {
 	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
+	records      *kv.Bucket          // of the registry and the rules
+	things       *registry.Registry
+	policies     *policyCache
 	aws          *awsapi.API
 	api          *control.Server
 	apiListener  net.Listener
@@ -111,6 +115,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openFolder,
 		s.openLog,
 		s.openCA,
+		s.openRegistry,
 		s.openActions,
 		s.openRules,
 		s.openGateway,
@@ -130,6 +135,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 func (s *Server) Run(ctx context.Context) error {
 	parts := newStack(s.logger)
 	parts.start("log", s.log.Run)
+	parts.start("registry", s.things.Run)
 	if s.localS3 != nil {
 		parts.start("S3", s.localS3.Run)
 	}
@@ -276,15 +282,11 @@ func (s *Server) openActions(ctx context.Context) error {
 func (s *Server) openRules(ctx context.Context) error {
 	s.language = rules.SQL{AccountID: s.cfg.AccountID, Lookups: s.lookups(ctx)}
 	s.checker = rules.Checker{Language: s.language, Action: s.checkAction}
-	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
-	if err != nil {
-		return err
-	}
 	positions, err := kv.Open(ctx, s.log, kv.Config{Name: "lanes"})
 	if err != nil {
 		return err
 	}
-	s.store = rules.NewStore(stored, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
+	s.store = rules.NewStore(s.records, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
 	s.engine, err = rules.New(rules.Options{
 		Log: rules.OnLog(s.log), Store: s.store, Positions: positions, Language: s.language, Lanes: s.makeLane,
 		Owner: s.owner(), Logger: s.logger.With("room", "rules"), Now: s.now,
