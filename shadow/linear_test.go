@@ -195,14 +195,13 @@ func TestLinearizable(t *testing.T) {
 		begin(i % 2)
 	}
 	wg.Wait()
-	h.Check(t)
-
 	f, err := b.log.Follow(eventlog.FollowOptions{ToEnd: true, Filters: []topic.Filter{"$aws/things/+/shadow/update/documents", "$aws/things/+/shadow/update/delta"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	streams, repeats := map[topic.Name]*shadowcheck.Stream{}, 0
+	made := map[string]uint64{}
 	for {
 		batch, _, err := f.Next(t.Context(), 100)
 		if err != nil {
@@ -214,11 +213,16 @@ func TestLinearizable(t *testing.T) {
 				s = &shadowcheck.Stream{Gapless: true}
 				streams[e.Topic] = s
 			}
+			if version, write := shadowcheck.Write(e.Payload); write != "" {
+				made[write] = version
+			}
 			if err := s.Add(e.Payload); err != nil {
 				t.Errorf("%s: %v", e.Topic, err)
 			}
 		}
 	}
+	h.Resolve(made)
+	h.Check(t)
 	for name, s := range streams {
 		repeats += s.Repeats
 		thing, _ := name.Thing()
