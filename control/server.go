@@ -42,6 +42,7 @@ type Options struct {
 	Dead   DeadLetters
 
 	Destinations Destinations
+	Shadows      Shadows
 
 	AWS interface { // nil: not served
 		http.Handler
@@ -132,7 +133,7 @@ var routes = []route{
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, rt := range routes {
+	for _, rt := range slices.Concat(routes, shadowRoutes) {
 		mux.Handle(rt.pattern, s.operation(rt))
 	}
 	if s.o.Health != nil {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,6 +78,8 @@ type Service struct {
 	id    string // of this instance, in requests
 	parts []*partition
 	m     *metrics
+
+	crash atomic.Bool // for tests: end as a killed process does
 
 	mu      sync.Mutex // guards waiters
 	waiters map[string]chan result

@@ -85,7 +85,7 @@ func (s *session) run(parent context.Context) error {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	if parent.Err() != nil {
+	if parent.Err() != nil && !s.p.s.crash.Load() {
 		// The answers under way come first, so that nothing is repeated.
 		last, cancel := context.WithTimeout(context.WithoutCancel(parent), 2*time.Second)
 		defer cancel()

@@ -44,6 +44,7 @@ import (
 	"github.com/weir-iot/weir/internal/telemetry"
 	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/rules"
+	"github.com/weir-iot/weir/shadow"
 )
 
 // Options are what a Server needs beside its configuration.
@@ -78,6 +79,7 @@ type Server struct {
 	checker      rules.Checker
 	lanes        *actions.Maker
 	dead         *actions.Dead
+	shadows      *shadow.Service
 	store        *rules.Store
 	engine       *rules.Engine
 	gateway      *mqtt.Server
@@ -117,6 +119,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openCA,
 		s.openRegistry,
 		s.openActions,
+		s.openShadows,
 		s.openRules,
 		s.openGateway,
 		s.openAWS,
@@ -141,6 +144,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	parts.start("HTTP destinations", s.destinations.Run)
 	parts.start("rules engine", s.engine.Run)
+	parts.start("shadows", s.shadows.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
@@ -371,7 +375,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations},
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Shadows: s.shadows,
 		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
