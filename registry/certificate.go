@@ -125,33 +125,35 @@ type RegisterCertificate struct {
 // ACTIVE, INACTIVE, REVOKED and REGISTER_INACTIVE (as INACTIVE) are taken.
 // Errors: Exists, CertificateValidation, CertificateConflict, InvalidRequest.
 func (r *Registry) RegisterCertificate(ctx context.Context, in RegisterCertificate) (*Certificate, error) {
-	const op = "registry.RegisterCertificate"
+	return change(ctx, r, "RegisterCertificate", func(tx *Tx) (*Certificate, error) { return tx.RegisterCertificate(in) })
+}
+
+// RegisterCertificate is Registry.RegisterCertificate in a change.
+func (tx *Tx) RegisterCertificate(in RegisterCertificate) (*Certificate, error) {
 	leaf, err := parseCertificate(in.PEM)
 	if err != nil {
-		return nil, wrap(op, err)
+		return nil, err
 	}
 	var ca *x509.Certificate
 	if in.CAPEM != "" {
 		if in.WithoutCA {
-			return nil, wrap(op, invalid("a certificate without CA, and a CA"))
+			return nil, invalid("a certificate without CA, and a CA")
 		}
 		if ca, err = parseCertificate(in.CAPEM); err != nil {
-			return nil, wrap(op, err)
+			return nil, err
 		}
 	}
-	return change(ctx, r, "RegisterCertificate", func(tx *Tx) (*Certificate, error) {
-		status := in.Status
-		switch status {
-		case "":
-			status = Inactive
-		case RegisterInactive:
-			status = Inactive
-		case Active, Inactive, Revoked:
-		default:
-			return nil, invalid("a certificate cannot be registered as %s", clip(string(status)))
-		}
-		return tx.register(leaf, ca, in.WithoutCA, status)
-	})
+	status := in.Status
+	switch status {
+	case "":
+		status = Inactive
+	case RegisterInactive:
+		status = Inactive
+	case Active, Inactive, Revoked:
+	default:
+		return nil, invalid("a certificate cannot be registered as %s", clip(string(status)))
+	}
+	return tx.register(leaf, ca, in.WithoutCA, status)
 }
 
 // AutoRegister registers a certificate that a connection showed and that an

@@ -43,6 +43,7 @@ type Connection struct {
 	Mux  bool
 	ID   string   // names the connection, for logs and authorizers: a UUID
 	HTTP *Request // the request, of HTTPS and WebSocket; nil for MQTT over TCP
+
 	// What a CONNECT asks for, for conditions of iot:Connect.
 	Persistent bool   // a session that outlives the connection
 	WillTopic  string // "": no will

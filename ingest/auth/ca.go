@@ -113,6 +113,12 @@ func (ca *CA) makeCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return cert, key, ca.writePair(caFile, caKeyFile, der, key)
 }
 
+// SignClient returns the DER of a client certificate for a key: not of an
+// authority, without alternative names.
+func (ca *CA) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error) {
+	return ca.sign(&x509.Certificate{Subject: subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
+}
+
 func (ca *CA) sign(t *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
 	serial, err := serialNumber()
 	if err != nil {
@@ -138,17 +144,12 @@ func (ca *CA) IssueClient(cn string) (cert, key []byte, err error) {
 	}
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: cn}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, &k.PublicKey)
+	}, k.Public())
 	if err != nil {
 		return nil, nil, err
 	}
 	key, err = keyPEM(k)
 	return certPEM(der), key, err
-}
-
-// SignClient returns the DER form of a client certificate for somebody's key.
-func (ca *CA) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error) {
-	return ca.sign(&x509.Certificate{Subject: subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
 }
 
 // VerifyClient reports why leaf is no client certificate of this authority that
@@ -181,6 +182,10 @@ func (ca *CA) serverCertificate() (*tls.Certificate, error) {
 	ca.server = &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 	return ca.server, nil
 }
+
+// ServerCertificate returns the certificate of the TLS ports as it is now, its
+// leaf parsed. It renews itself.
+func (ca *CA) ServerCertificate() (*tls.Certificate, error) { return ca.serverCertificate() }
 
 func (ca *CA) serverNames() (dns []string, ips []net.IP) {
 	dns, ips = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
@@ -221,7 +226,7 @@ func (ca *CA) makeServer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: dns[len(dns)-1]}, DNSNames: dns, IPAddresses: ips,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, &key.PublicKey)
+	}, key.Public())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -301,19 +301,16 @@ func (s *Server) accept(ctx context.Context, ln listener) {
 	}
 }
 
-// Serve serves a connection that came in by the one port: TLS, with config,
-// begins with the next byte. It returns when the connection has ended.
+// Serve takes over a connection that came in by the one port: TLS, with config,
+// begins with the next byte. It returns at once; Run waits for the connection.
 func (s *Server) Serve(nc net.Conn, config *tls.Config) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.running {
-		s.mu.Unlock()
 		nc.Close()
 		return
 	}
-	s.wg.Add(1) // so that Run waits for this goroutine
-	s.mu.Unlock()
-	defer s.wg.Done()
-	s.serve(nc, entry{kind: auth.TLS, config: config, known: &auth.Connection{Mux: true}})
+	s.wg.Go(func() { s.serve(nc, entry{kind: auth.TLS, config: config, known: &auth.Connection{Mux: true}}) })
 }
 
 // sweep looks for clients that have been silent for longer than one and a half

@@ -9,6 +9,7 @@ import (
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/control/awsapi"
 	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/auth/sigv4"
 	"github.com/weir-iot/weir/ingest/mqtt"
 	"github.com/weir-iot/weir/ingest/policy"
@@ -71,7 +72,7 @@ type signatures struct {
 	v        *sigv4.Verifier
 	owner    string // access key id
 	account  string
-	policies *policyCache
+	policies *auth.Policies
 	now      func() time.Time
 }
 
@@ -111,7 +112,11 @@ func (s *signatures) Verify(r *http.Request, body []byte) (*awsapi.Caller, error
 		c.May = func(string, string) bool { return true }
 		return c, nil
 	}
-	set, err := s.policies.compile(k.Policies)
+	documents := make([]auth.Policy, len(k.Policies))
+	for i, d := range k.Policies {
+		documents[i] = auth.Policy{Name: "of the access key", Document: d}
+	}
+	set, err := s.policies.Compile(documents)
 	if err != nil {
 		return nil, errs.E("server.Verify", errs.Internal, err)
 	}

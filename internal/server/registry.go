@@ -3,8 +3,6 @@ package server
 import (
 	"context"
 	"path/filepath"
-	"strings"
-	"sync"
 
 	"github.com/weir-iot/weir/ingest/policy"
 	"github.com/weir-iot/weir/internal/kv"
@@ -12,17 +10,13 @@ import (
 	"github.com/weir-iot/weir/registry"
 )
 
-// sealFile is the name, in the data folder, of the key that secrets in the
-// registry are sealed with.
-const sealFile = "seal.key"
-
-// openRegistry joins the registry: who and what there is.
+// openRegistry opens who and what there is.
 func (s *Server) openRegistry(ctx context.Context) error {
-	var err error
-	if s.records, err = kv.Open(ctx, s.log, kv.Config{Name: "registry"}); err != nil {
+	b, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
+	if err != nil {
 		return err
 	}
-	box, err := seal.Open(filepath.Join(s.dataDir, sealFile))
+	box, err := seal.Open(filepath.Join(s.dataDir, "seal.key"))
 	if err != nil {
 		return err
 	}
@@ -30,50 +24,13 @@ func (s *Server) openRegistry(ctx context.Context) error {
 	if s.cfg.Limits == "relaxed" {
 		limits = registry.Relaxed()
 	}
-	s.policies = &policyCache{sets: map[string]*policy.Set{}}
 	s.things, err = registry.Open(ctx, registry.Options{
-		Bucket: s.records, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CA: s.ca, Seal: box, Limits: limits,
-		CheckPolicy: func(document string) error {
-			_, err := policy.Parse(document)
-			return err
-		},
-		Logger: s.logger.With("room", "registry"), Now: s.now,
+		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CA: s.ca, Seal: box,
+		Limits: limits, Logger: s.logger.With("room", "registry"), Now: s.now,
 	})
 	return err
 }
 
-// policyCache keeps policy documents compiled. It is bounded: a full one begins
-// anew.
-type policyCache struct {
-	mu   sync.Mutex
-	sets map[string]*policy.Set // by their documents; guarded by mu
-}
-
-const maxPolicySets = 1024
-
-// compile returns the set of documents.
-func (c *policyCache) compile(documents []string) (*policy.Set, error) {
-	key := strings.Join(documents, "\x00")
-	c.mu.Lock()
-	set := c.sets[key]
-	c.mu.Unlock()
-	if set != nil {
-		return set, nil
-	}
-	sources := make([]policy.Source, len(documents))
-	for i, d := range documents {
-		doc, err := policy.Parse(d)
-		if err != nil {
-			return nil, err
-		}
-		sources[i] = policy.Source{Name: "access key", Document: doc}
-	}
-	set = policy.Compile(sources...)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.sets) >= maxPolicySets {
-		clear(c.sets)
-	}
-	c.sets[key] = set
-	return set, nil
-}
+// checkPolicy reports why a text is no policy document. The registry counts its
+// characters.
+func checkPolicy(document string) error { return policy.Check(document, 0) }

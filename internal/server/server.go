@@ -73,6 +73,10 @@ type Server struct {
 
 	log          *eventlog.Log
 	ca           *auth.CA
+	things       *registry.Registry
+	directory    *directory
+	policies     *auth.Policies
+	authn        *auth.Registered
 	localS3      *localstore.Server // nil: AWS as the environment says
 	destinations *webhook.Destinations
 	language     rules.SQL
@@ -86,9 +90,6 @@ type Server struct {
 	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
-	records      *kv.Bucket          // of the registry and the rules
-	things       *registry.Registry
-	policies     *policyCache
 	aws          *awsapi.API
 	api          *control.Server
 	apiListener  net.Listener
@@ -118,6 +119,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openLog,
 		s.openCA,
 		s.openRegistry,
+		s.openAuth,
 		s.openActions,
 		s.openShadows,
 		s.openRules,
@@ -139,6 +141,9 @@ func (s *Server) Run(ctx context.Context) error {
 	parts := newStack(s.logger)
 	parts.start("log", s.log.Run)
 	parts.start("registry", s.things.Run)
+	if err := s.registerOwner(ctx); err != nil {
+		return errors.Join(err, parts.stop())
+	}
 	if s.localS3 != nil {
 		parts.start("S3", s.localS3.Run)
 	}
@@ -286,11 +291,15 @@ func (s *Server) openActions(ctx context.Context) error {
 func (s *Server) openRules(ctx context.Context) error {
 	s.language = rules.SQL{AccountID: s.cfg.AccountID, Lookups: s.lookups(ctx)}
 	s.checker = rules.Checker{Language: s.language, Action: s.checkAction}
+	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
+	if err != nil {
+		return err
+	}
 	positions, err := kv.Open(ctx, s.log, kv.Config{Name: "lanes"})
 	if err != nil {
 		return err
 	}
-	s.store = rules.NewStore(s.records, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
+	s.store = rules.NewStore(stored, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
 	s.engine, err = rules.New(rules.Options{
 		Log: rules.OnLog(s.log), Store: s.store, Positions: positions, Language: s.language, Lanes: s.makeLane,
 		Owner: s.owner(), Logger: s.logger.With("room", "rules"), Now: s.now,
@@ -325,7 +334,6 @@ func (s *Server) openGateway(ctx context.Context) error {
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
-	authenticator := &auth.Own{CA: s.ca}
 	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
 	if err != nil {
 		return err
@@ -336,7 +344,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: authenticator, Authorizer: auth.AllowAll{},
+		Authenticator: s.authn, Authorizer: s.policies,
 		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -356,7 +364,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 		return nil
 	}
 	s.https, err = https.New(https.Options{
-		Log: s.log, Authenticator: authenticator, Authorizer: auth.AllowAll{}, Limits: limits, Addr: s.cfg.Listen.HTTPS,
+		Log: s.log, Authenticator: s.authn, Authorizer: s.policies, Limits: limits, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: https.Protocols, SNIOptional: limits.SNIOptional}),
 		MQTT:      gw.WebSocket(https.TLSState),
 		Logger:    s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,

@@ -24,6 +24,9 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// AWSCode returns what goes into X-Amzn-ErrorType.
+func (e *Error) AWSCode() string { return e.Code }
+
 // CodeOf returns AWS's name for what Verify found wrong, "" where err is of
 // somebody else.
 func CodeOf(err error) string {
