@@ -34,6 +34,7 @@ type Config struct {
 	Events Events
 	Dead   Dead
 	Retry  Retry
+	Shadow Shadow
 	HTTP   HTTP
 	Safety Safety
 	API    API
@@ -75,6 +76,14 @@ type Dead struct{ MaxBytes int64 }
 type Retry struct {
 	For   time.Duration
 	Tries string // "weir", "aws"
+}
+
+// Shadow is about shadows. A duration of 0 means never, or without end.
+type Shadow struct {
+	History  int // entries of each shadow's past
+	Keep     time.Duration
+	Resend   time.Duration
+	Diverged time.Duration
 }
 
 // HTTP is about webhooks.

@@ -91,6 +91,15 @@ var Keys = []Key{
 	choice("retry.tries", "weir", []string{"weir", "aws"}, func(c *Config) *string { return &c.Retry.Tries },
 		"What counts as a try. weir: an answer only; time-outs and refused connections wait up to retry.for. aws: those too, so a destination that is away loses results to the error action as it does at AWS."),
 
+	count("shadow.history", "64", 1, 1000, func(c *Config) *int { return &c.Shadow.History },
+		"How many versions of each shadow are kept, at least: versions made in the same moment count as one. Older ones go."),
+	duration("shadow.keep", "0s", 0, 10*365*24*time.Hour, func(c *Config) *time.Duration { return &c.Shadow.Keep },
+		"How long versions of a shadow can be looked at after a newer one has come. 0s: as long as shadow.history keeps them."),
+	duration("shadow.resend", "0s", 0, 30*24*time.Hour, func(c *Config) *time.Duration { return &c.Shadow.Resend },
+		"Send a delta again when no report has answered it for this long, then at twice the distance each time, up to 1h. 0s: never, as AWS does."),
+	duration("shadow.diverged", "0s", 0, 365*24*time.Hour, func(c *Config) *time.Duration { return &c.Shadow.Diverged },
+		"Publish an event on $aws/events/shadow/diverged/<thing>[/<shadow>] when the desired state of a shadow has not been reported for this long. 0s: never."),
+
 	boolean("http.allow_private", "false", func(c *Config) *bool { return &c.HTTP.AllowPrivate },
 		"Allow webhooks to private and loopback addresses, and plain http. Off, the address is checked when it is dialled.").dev("true"),
 	networks("http.allow_networks", func(c *Config) *[]netip.Prefix { return &c.HTTP.AllowNetworks },

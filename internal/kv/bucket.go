@@ -17,7 +17,7 @@ import (
 // Config names a bucket.
 type Config struct {
 	Name    string // letters, digits, - and _
-	History int    // values kept of each key; default 1, at most 64
+	History int    // values kept of each key; default 1, at most MaxHistory
 }
 
 // Entry is one value of a key.
@@ -38,6 +38,9 @@ type Change struct {
 
 // MaxValue bounds a value, in bytes.
 const MaxValue = jet.MaxMessage
+
+// MaxHistory bounds the values that are kept of a key.
+const MaxHistory = 1000
 
 // Bucket is a set of keys with values and revisions. Its methods may be called
 // concurrently; changes wait for the log's Run.
@@ -64,8 +67,8 @@ func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 	if c.History == 0 {
 		c.History = 1
 	}
-	if c.History < 1 || c.History > 64 {
-		return nil, errs.Errorf(op, errs.Invalid, "history of %d values: must be 1 to 64", c.History)
+	if c.History < 1 || c.History > MaxHistory {
+		return nil, errs.Errorf(op, errs.Invalid, "history of %d values: must be 1 to %d", c.History, MaxHistory)
 	}
 	s := log.Store()
 	b := &Bucket{

@@ -25,6 +25,11 @@ type Endpoints struct {
 	CertFile  string `json:"certFile,omitempty"` // a client certificate for the owner's own tools
 	KeyFile   string `json:"keyFile,omitempty"`
 	TokenFile string `json:"tokenFile"`
+
+	// Of the AWS APIs.
+	AccessKeyFile string `json:"accessKeyFile"` // in the form of the AWS clients' credentials file
+	Region        string `json:"region"`
+
 	NATSCreds string `json:"natsCreds,omitempty"`
 }
 

@@ -31,6 +31,7 @@ import (
 	"github.com/weir-iot/weir/actions/republish"
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/control/awsapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/https"
@@ -43,6 +44,7 @@ import (
 	"github.com/weir-iot/weir/internal/telemetry"
 	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/rules"
+	"github.com/weir-iot/weir/shadow"
 )
 
 // Options are what a Server needs beside its configuration.
@@ -81,12 +83,14 @@ type Server struct {
 	checker      rules.Checker
 	lanes        *actions.Maker
 	dead         *actions.Dead
+	shadows      *shadow.Service
 	store        *rules.Store
 	engine       *rules.Engine
 	gateway      *mqtt.Server
 	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
+	aws          *awsapi.API
 	api          *control.Server
 	apiListener  net.Listener
 
@@ -117,8 +121,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openRegistry,
 		s.openAuth,
 		s.openActions,
+		s.openShadows,
 		s.openRules,
 		s.openGateway,
+		s.openAWS,
 		s.openControl,
 		s.openRulesFolder,
 	} {
@@ -143,6 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	parts.start("HTTP destinations", s.destinations.Run)
 	parts.start("rules engine", s.engine.Run)
+	parts.start("shadows", s.shadows.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
@@ -376,8 +383,8 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations},
-		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Shadows: s.shadows,
+		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()
@@ -396,6 +403,8 @@ func (s *Server) openControl(context.Context) error {
 	s.endpoints.DataDir = s.dataDir
 	s.endpoints.API = "http://" + s.apiListener.Addr().String()
 	s.endpoints.TokenFile = filepath.Join(s.dataDir, control.TokenFile)
+	s.endpoints.AccessKeyFile = filepath.Join(s.dataDir, control.AccessKeyFile)
+	s.endpoints.Region = s.cfg.Region
 	s.onClose(func() error {
 		if err := os.Remove(filepath.Join(s.dataDir, EndpointsFile)); !errors.Is(err, fs.ErrNotExist) {
 			return err
