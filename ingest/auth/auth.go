@@ -38,15 +38,15 @@ type Connection struct {
 	Username string               // as sent, metrics of the SDKs included
 	Password []byte
 
+	// What a CONNECT asks for, for conditions of iot:Connect.
+	Persistent bool   // a session that outlives the connection
+	WillTopic  string // "": no will
+
 	// Mux tells that it came in by the one port that serves everything, where
 	// the ALPN name says which authentication is meant.
 	Mux  bool
 	ID   string   // names the connection, for logs and authorizers: a UUID
 	HTTP *Request // the request, of HTTPS and WebSocket; nil for MQTT over TCP
-
-	// What a CONNECT asks for, for conditions of iot:Connect.
-	Persistent bool   // a session that outlives the connection
-	WillTopic  string // "": no will
 }
 
 // LogValue keeps user name and password out of every log.

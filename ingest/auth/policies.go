@@ -24,7 +24,7 @@ type PoliciesOptions struct {
 }
 
 // Policies is the Authorizer by IoT policies. A Principal it judges has a
-// *Session as its Data; all others are denied.
+// *Session as its Data, or a Carrier of one; all others are denied.
 type Policies struct {
 	arn        string // "arn:aws:iot:us-east-1:123456789012:"
 	generation func() uint64
@@ -127,6 +127,24 @@ type Session struct {
 	state atomic.Pointer[state]
 }
 
+// Carrier is the Data of an authenticator that wants to find more there than the
+// Session its principal is judged by.
+type Carrier interface{ PolicySession() *Session }
+
+// PolicySession implements Carrier.
+func (s *Session) PolicySession() *Session { return s }
+
+// sessionOf returns the session of a principal, nil where it has none.
+func sessionOf(p *Principal) *Session {
+	switch d := p.Data.(type) {
+	case *Session:
+		return d
+	case Carrier:
+		return d.PolicySession()
+	}
+	return nil
+}
+
 type state struct {
 	generation atomic.Uint64
 	Standing
@@ -197,8 +215,8 @@ func (a *Policies) Generation() uint64 { return a.generation() }
 
 // May implements Authorizer.
 func (a *Policies) May(p *Principal, act Action, resource string) bool {
-	s, ok := p.Data.(*Session)
-	if !ok {
+	s := sessionOf(p)
+	if s == nil {
 		_, free := p.Data.(loopback)
 		return free
 	}
@@ -251,8 +269,8 @@ func (a *Policies) decide(st *state, act Action, resource string) policy.Decisio
 
 // Why implements Explainer.
 func (a *Policies) Why(p *Principal, act Action, resource string) string {
-	s, ok := p.Data.(*Session)
-	if !ok {
+	s := sessionOf(p)
+	if s == nil {
 		return "the principal is not judged by policies"
 	}
 	st := s.current()
@@ -267,8 +285,8 @@ func (a *Policies) Why(p *Principal, act Action, resource string) string {
 
 // Still implements Keeper: the credential must hold and Connect be allowed.
 func (a *Policies) Still(p *Principal) error {
-	s, ok := p.Data.(*Session)
-	if !ok {
+	s := sessionOf(p)
+	if s == nil {
 		return nil
 	}
 	st := s.current()

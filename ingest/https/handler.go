@@ -115,6 +115,12 @@ func (s *Server) authenticate(r *http.Request, c *auth.Connection) (_ *auth.Prin
 			known(r, true)
 			s.denials.Warn("request refused", "why", errs.Text(err), "remote", r.RemoteAddr)
 		}
+		var refusal *auth.Refusal
+		if errors.As(err, &refusal) {
+			// The log says why, the client is told no more than that it is so.
+			s.denials.Warn("request refused", "why", errs.Text(err), "remote", r.RemoteAddr)
+			err = errs.Errorf(op, errs.Unauthorized, "Forbidden")
+		}
 	}()
 	if u, ok := s.o.Authenticator.(auth.Usher); ok {
 		if err := u.Admit(r.Context(), c); err != nil {

@@ -178,13 +178,13 @@ func (s *Server) registerOwner(ctx context.Context) error {
 	}
 	return s.things.Change(ctx, "server.registerOwner", func(tx *registry.Tx) error {
 		c, err := tx.RegisterCertificate(registry.RegisterCertificate{PEM: string(pem), WithoutCA: true, Status: registry.Active})
-		if errs.Is(err, errs.Exists) {
+		if registry.CodeOf(err) == registry.Exists {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Policy(ownerPolicy); errs.Is(err, errs.NotFound) {
+		if _, err := tx.Policy(ownerPolicy); registry.CodeOf(err) == registry.NotFound {
 			if _, err := tx.CreatePolicy(ownerPolicy, ownerDocument, nil); err != nil {
 				return err
 			}
