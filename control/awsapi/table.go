@@ -59,7 +59,7 @@ func Model() []Listed {
 type operation struct {
 	Listed
 	action   string // what the caller must be permitted, such as "iot:CreateThing"
-	resource string // on what: the end of an ARN with {members} of the request, a whole ARN, or "*"
+	resource string // on what: the end of an ARN with {members} of the request, {/those} behind a slash where they are there, {arn:those} that are whole ARNs, or "*"
 	partly   string // what is missing; empty: nothing
 	conflict string // the code of errs.Conflict, where it is not the service's
 	maxBody  int64  // bytes; 0: maxBody
@@ -111,8 +111,9 @@ type none struct{}
 func operations() []operation {
 	var all []operation
 	for _, part := range [][]operation{
-		thingOperations(), groupOperations(), certificateOperations(), policyOperations(), principalOperations(),
-		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(),
+		thingOperations(), groupOperations(), certificateOperations(), policyOperations(), principalOperations(), decisionOperations(),
+		tagOperations(), authorizerOperations(), templateOperations(),
+		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(), shadowOperations(),
 	} {
 		all = append(all, part...)
 	}
@@ -184,7 +185,12 @@ func (o *operation) arn(prefix string, request reflect.Value) string {
 		}
 		var name string
 		name, text, _ = strings.Cut(rest, "}")
-		b.WriteString(memberText(request, name))
+		name, optional := strings.CutPrefix(name, "/")
+		value := memberText(request, name)
+		if optional && value != "" {
+			b.WriteByte('/')
+		}
+		b.WriteString(value)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/weir-iot/weir/control"
@@ -36,9 +37,9 @@ func (s *Server) openAWS(context.Context) error {
 			}),
 		},
 		Registry: s.things, Rules: topicRules{s.rules}, Destinations: s.destinations,
-		Messages:  &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
-		Endpoints: s.deviceEndpoints,
-		Logger:    s.logger.With("room", "aws"), Registerer: s.registry, Now: s.now,
+		Messages: &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
+		Shadows:  s.shadows, Endpoints: s.deviceEndpoints,
+		Logger: s.logger.With("room", "aws"), Registerer: s.registry, Now: s.now,
 	})
 	return err
 }
@@ -126,6 +127,28 @@ func (s *signatures) Verify(r *http.Request, body []byte) (*awsapi.Caller, error
 		return set.Decide(&policy.Request{Action: policy.ActionOf(action), Resource: resource, Facts: facts, Now: s.now()}).Allowed
 	}
 	return c, nil
+}
+
+// serveData answers the data plane's requests on the device ports, where the
+// gateway has said who sends them and the same policies hold as for MQTT.
+func (s *Server) serveData(w http.ResponseWriter, r *http.Request) {
+	p := auth.PrincipalFrom(r.Context())
+	if p == nil || s.aws == nil {
+		http.NotFound(w, r)
+		return
+	}
+	prefix := "arn:aws:iot:" + s.cfg.Region + ":" + s.cfg.AccountID + ":"
+	s.aws.ServeData(w, r, &awsapi.Caller{ID: p.ID, ARN: p.ID, SourceIP: p.Remote.Addr(), May: func(action, resource string) bool {
+		a, ok := auth.ParseAction(action)
+		if !ok {
+			return false // no device may
+		}
+		if a.Prefix() == "" {
+			return s.policies.May(p, a, "")
+		}
+		name, ok := strings.CutPrefix(resource, prefix+a.Prefix())
+		return ok && s.policies.May(p, a, name)
+	}})
 }
 
 // topicRules is the rule store and the engine, as the AWS API wants them.

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -366,8 +367,8 @@ func (s *Server) openGateway(ctx context.Context) error {
 	s.https, err = https.New(https.Options{
 		Log: s.log, Authenticator: s.authn, Authorizer: s.policies, Limits: limits, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: https.Protocols, SNIOptional: limits.SNIOptional}),
-		MQTT:      gw.WebSocket(https.TLSState),
-		Logger:    s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
+		MQTT:      gw.WebSocket(https.TLSState), Data: http.HandlerFunc(s.serveData),
+		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
 	})
 	if err != nil {
 		return portTaken("listen.https", s.cfg.Listen.HTTPS, err)
