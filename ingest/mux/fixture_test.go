@@ -143,8 +143,8 @@ func start(t *testing.T) *gateway {
 	}
 	methods := &Methods{
 		Certificate: &auth.Own{CA: g.ca}, Custom: authorizers, Domains: g,
-		Signature: &sigv4.Authenticator{Policies: policies, Verifier: sigv4.New(sigv4.Options{Region: region, Keys: sigv4.KeysFunc(func(_ context.Context, id string) (sigv4.Key, bool) {
-			return sigv4.Key{Secret: secret}, id == keyID
+		Signature: &sigv4.Authenticator{Policies: policies, Verifier: sigv4.New(sigv4.Options{Region: region, Keys: sigv4.KeysFunc(func(_ context.Context, id, token string) (sigv4.Key, bool) {
+			return sigv4.Key{Secret: secret}, id == keyID && token == ""
 		})})},
 	}
 	if g.mqtt, err = mqtt.New(mqtt.Options{

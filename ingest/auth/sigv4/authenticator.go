@@ -85,10 +85,10 @@ func (a *Authenticator) Authenticate(_ context.Context, c *auth.Connection) (*au
 
 func (a *Authenticator) session(c *auth.Connection, caller *Caller) (*auth.Session, error) {
 	facts := a.Policies.Facts(c).Prepare()
-	keys, id, secret := a.Verifier.o.Keys, caller.AccessKeyID, caller.secret
+	keys, id, secret, token := a.Verifier.o.Keys, caller.AccessKeyID, caller.secret, caller.token
 	return a.Policies.NewSession(func() (auth.Standing, error) {
 		// The secret too: a key deleted and made again is another.
-		k, ok := keys.Key(context.Background(), id)
+		k, ok := keys.Key(context.Background(), id, token)
 		if !ok || !equal(k.Secret, secret) {
 			return auth.Standing{}, refuse(UnrecognizedClient, "The access key is gone or switched off.")
 		}
