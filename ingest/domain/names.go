@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -102,20 +103,37 @@ var (
 // connection shows its certificate. protocols are the ALPN names it offers; a
 // client that offers none is taken, one that offers only others is refused.
 func (n *Names) TLSConfig(protocols ...string) *tls.Config {
-	base := &tls.Config{
-		MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: protocols,
-		SessionTicketsDisabled: true, CipherSuites: ciphers,
-	}
+	return n.config(protocols, func(*tls.ClientHelloInfo) tls.ClientAuthType { return tls.RequestClientCert })
+}
+
+// certificateProtocols are the ALPN names that say a client certificate comes.
+var certificateProtocols = []string{"x-amzn-mqtt-ca", "x-amzn-http-ca"}
+
+// MuxTLSConfig is TLSConfig for the one port: only clients whose ALPN name says
+// that they have a certificate are asked for it. Some that have none cannot bear
+// the question.
+func (n *Names) MuxTLSConfig(protocols ...string) *tls.Config {
+	return n.config(protocols, func(h *tls.ClientHelloInfo) tls.ClientAuthType {
+		for _, p := range certificateProtocols {
+			if slices.Contains(protocols, p) && slices.Contains(h.SupportedProtos, p) {
+				return tls.RequestClientCert
+			}
+		}
+		return tls.NoClientCert
+	})
+}
+
+func (n *Names) config(protocols []string, ask func(*tls.ClientHelloInfo) tls.ClientAuthType) *tls.Config {
+	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols, SessionTicketsDisabled: true, CipherSuites: ciphers}
 	base.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		cert, policy, err := n.pick(h)
 		if err != nil {
 			return nil, err
 		}
-		c := &tls.Config{
-			MinVersion: policies[policy].min, MaxVersion: policies[policy].max, ClientAuth: tls.RequestClientCert, NextProtos: protocols,
+		return &tls.Config{
+			MinVersion: policies[policy].min, MaxVersion: policies[policy].max, ClientAuth: ask(h), NextProtos: protocols,
 			SessionTicketsDisabled: true, CipherSuites: ciphers, Certificates: []tls.Certificate{*cert},
-		}
-		return c, nil
+		}, nil
 	}
 	return base
 }

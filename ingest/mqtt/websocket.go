@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) http.Handler {
 	up := websocket.Upgrader{
 		ReadBufferSize: 1 << 10, WriteBufferPool: &writeBuffers, WriteBufferSize: 4 << 10,
-		Subprotocols: []string{"mqtt"}, HandshakeTimeout: s.safety.ConnectTimeout,
+		Subprotocols: subprotocols, HandshakeTimeout: s.safety.ConnectTimeout,
 		// Devices send no Origin. A browser does, and brings no credentials of
 		// its own accord: what authenticates is in the request or in CONNECT. A
 		// client certificate would be brought, so its origin must be this host.
@@ -30,7 +31,7 @@ func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) ht
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		offered := false
 		for _, p := range websocket.Subprotocols(r) {
-			offered = offered || p == "mqtt"
+			offered = offered || slices.Contains(subprotocols, p)
 		}
 		if !offered {
 			http.Error(w, "the WebSocket subprotocol must be mqtt", http.StatusBadRequest)
@@ -62,6 +63,10 @@ func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) ht
 		s.serve(&wsConn{Conn: wc}, entry{kind: kind, known: known})
 	})
 }
+
+// subprotocols are the names of MQTT, whatever its version. The second one is
+// what older clients say, the AWS IoT Device SDK v1 for JavaScript among them.
+var subprotocols = []string{"mqtt", "mqttv3.1"}
 
 var writeBuffers pool
 

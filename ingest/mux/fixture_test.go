@@ -153,14 +153,14 @@ func start(t *testing.T) *gateway {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	m, err := New(Options{Addr: "localhost:0", TLSConfig: names.TLSConfig, MQTT: g.mqtt.Serve, Safety: safety, Logger: logger})
+	m, err := New(Options{Addr: "localhost:0", TLSConfig: names.MuxTLSConfig, MQTT: g.mqtt.Serve, Safety: safety, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
 	hs, err := https.New(https.Options{
 		Log: log, Authenticator: methods, Authorizer: g, Safety: safety, Logger: logger,
 		Addr: "localhost:0", TLSConfig: names.TLSConfig(https.Protocols...), MQTT: g.mqtt.WebSocket(https.TLSState),
-		Mux: m.HTTP(), MuxTLSConfig: names.TLSConfig(https.Protocols...),
+		Mux: m.HTTP(), MuxTLSConfig: names.MuxTLSConfig(https.Protocols...),
 		Data: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
 			fmt.Fprintf(w, "%s %s %s", auth.PrincipalFrom(r.Context()).ID, r.URL.Path, b)

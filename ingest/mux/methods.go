@@ -107,8 +107,6 @@ func (m *Methods) choose(c *auth.Connection) (auth.Authenticator, error) {
 		return m.Custom, nil
 	case custom:
 		return refuse("custom authentication is not available")
-	case certificate:
-		return refuse("a client certificate on this port needs the ALPN name %s or %s", HTTPProtocol, CertificateProtocol)
 	case c.Listener == auth.WebSocket && m.Custom != nil && allowed(domain.Custom):
 		return m.Custom, nil // the user name of CONNECT may name one
 	}

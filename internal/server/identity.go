@@ -62,7 +62,7 @@ func (s *Server) openMux() (err error) {
 		return nil
 	}
 	s.mux, err = mux.New(mux.Options{
-		Addr: s.cfg.Listen.Mux, TLSConfig: s.names.TLSConfig, MQTT: s.gateway.Serve, Safety: s.safety(),
+		Addr: s.cfg.Listen.Mux, TLSConfig: s.names.MuxTLSConfig, MQTT: s.gateway.Serve, Safety: s.safety(),
 		Logger: s.logger.With("room", "mux"), Now: s.now,
 	})
 	if err != nil {

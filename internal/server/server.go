@@ -392,7 +392,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
 	}
 	if s.mux != nil {
-		o.Mux, o.MuxTLSConfig = s.mux.HTTP(), o.TLSConfig
+		o.Mux, o.MuxTLSConfig = s.mux.HTTP(), s.names.MuxTLSConfig(https.Protocols...)
 	}
 	s.https, err = https.New(o)
 	if err != nil {
