@@ -36,6 +36,7 @@ line reads, the AWS_ variables what AWS clients read; the access key is the owne
 			add("WEIR_MQTT_PORT", portOf(e.MQTT))
 			add("WEIR_MQTTS_PORT", portOf(e.MQTTS))
 			add("WEIR_HTTPS_PORT", portOf(e.HTTPS))
+			add("WEIR_MUX_PORT", portOf(e.Mux))
 			add("WEIR_API_URL", e.API)
 			add("WEIR_TOKEN_FILE", e.TokenFile)
 			add("WEIR_CA_FILE", e.CAFile)

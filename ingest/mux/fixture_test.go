@@ -107,7 +107,7 @@ func (g *gateway) Invoke(_ context.Context, _ string, payload []byte) ([]byte, e
 		return nil, err
 	}
 	ok := e.Token == "letmein" || string(e.Data.MQTT.Password) == "letmein"
-	return fmt.Appendf(nil, `{"isAuthenticated":%t,"principalId":"vouched","disconnectAfterInSeconds":3600,"refreshAfterInSeconds":300,"policyDocuments":[{}]}`, ok), nil
+	return fmt.Appendf(nil, `{"isAuthenticated":%t,"principalId":"vouched","disconnectAfterInSeconds":3600,"refreshAfterInSeconds":300,"policyDocuments":[]}`, ok), nil
 }
 
 func start(t *testing.T) *gateway {
@@ -133,8 +133,9 @@ func start(t *testing.T) *gateway {
 	safety := ingest.DefaultSafety()
 	safety.ConnectTimeout, safety.FailedLogins = 2*time.Second, 1000
 	logger := slog.New(slog.DiscardHandler)
+	policies := auth.NewPolicies(auth.PoliciesOptions{AccountID: "123456789012", Region: region, Generation: func() uint64 { return 1 }})
 	authorizers, err := custom.New(custom.Options{
-		Store: g, Invoke: g, Compile: func(string, []string) (any, error) { return nil, nil },
+		Store: g, Invoke: g, Policies: policies,
 		End: func(p *auth.Principal) { g.mqtt.DisconnectSession(p) },
 	})
 	if err != nil {
@@ -142,8 +143,8 @@ func start(t *testing.T) *gateway {
 	}
 	methods := &Methods{
 		Certificate: &auth.Own{CA: g.ca}, Custom: authorizers, Domains: g,
-		Signature: &sigv4.Authenticator{Verifier: sigv4.New(sigv4.Options{Region: region, Keys: sigv4.KeysFunc(func(_ context.Context, id string) (sigv4.Key, bool) {
-			return sigv4.Key{Secret: secret}, id == keyID
+		Signature: &sigv4.Authenticator{Policies: policies, Verifier: sigv4.New(sigv4.Options{Region: region, Keys: sigv4.KeysFunc(func(_ context.Context, id, token string) (sigv4.Key, bool) {
+			return sigv4.Key{Secret: secret}, id == keyID && token == ""
 		})})},
 	}
 	if g.mqtt, err = mqtt.New(mqtt.Options{

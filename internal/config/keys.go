@@ -59,10 +59,12 @@ var Keys = []Key{
 
 	address("listen.mqtt", "", func(c *Config) *string { return &c.Listen.MQTT },
 		"MQTT in plain text, without credentials. Loopback only, for development. Empty: off.").dev("127.0.0.1:1883"),
-	address("listen.mqtts", "127.0.0.1:8883", func(c *Config) *string { return &c.Listen.MQTTS },
-		"MQTT over TLS with client certificates. Empty: off."),
-	address("listen.https", "127.0.0.1:8443", func(c *Config) *string { return &c.Listen.HTTPS },
-		"HTTPS publish, POST /topics/<topic>, with client certificates. Empty: off."),
+	address("listen.mqtts", "localhost:8883", func(c *Config) *string { return &c.Listen.MQTTS },
+		"MQTT over TLS with client certificates. localhost: both loopback addresses; [::]: every interface, IPv4 and IPv6. Empty: off."),
+	address("listen.https", "localhost:8443", func(c *Config) *string { return &c.Listen.HTTPS },
+		"HTTPS publish, POST /topics/<topic>, and shadows, with client certificates. Empty: off."),
+	address("listen.mux", "localhost:4443", func(c *Config) *string { return &c.Listen.Mux },
+		"The one port that serves MQTT, MQTT over WebSocket and HTTPS by ALPN name, as AWS does on 443: with client certificates, Signature Version 4 and custom authorizers. Empty: off."),
 	address("listen.api", "127.0.0.1:8080", func(c *Config) *string { return &c.Listen.API },
 		"The control API the command line uses, /healthz and /metrics. Plain HTTP with a bearer token: put a TLS proxy in front of it before it leaves the machine."),
 	address("listen.nats", "127.0.0.1:4222", func(c *Config) *string { return &c.Listen.NATS },
@@ -70,6 +72,11 @@ var Keys = []Key{
 
 	list("tls.names", "", func(c *Config) *[]string { return &c.TLS.Names },
 		"Names and addresses devices connect to, for the certificate Weir makes for itself; localhost, 127.0.0.1 and ::1 are always in it."),
+
+	text("tls.certs_dir", "folder", "", func(c *Config) *string { return &c.TLS.CertsDir }, nil,
+		"Your own server certificates, each shown for the names in it: NAME.crt and NAME.key, or NAME/fullchain.pem and NAME/privkey.pem, or NAME/tls.crt and NAME/tls.key, and to be stapled NAME.ocsp or NAME/ocsp.der. Read again when a file changes, so an ACME client may write there. Empty: the certificate Weir makes for itself."),
+	choice("tls.policy", domainPolicies[0], domainPolicies, func(c *Config) *string { return &c.TLS.Policy },
+		"TLS versions, by AWS's names of security policies. The suites of TLS 1.2 are AWS's that are forward secret. A domain configuration may name another policy."),
 
 	text("nats.url", "text", "", func(c *Config) *string { return &c.NATS.URL }, optional(checkNATSURL),
 		"An external NATS cluster, nats://host:port or tls://host:port, several with commas. Empty: the embedded server."),
@@ -127,6 +134,9 @@ var Keys = []Key{
 	boolean("debug.pprof", "false", func(c *Config) *bool { return &c.Debug.Pprof },
 		"Serve Go profiles at /debug/pprof/ of the control API, with the admin token."),
 }
+
+// domainPolicies are the TLS policies, the default first.
+var domainPolicies = []string{"IoTSecurityPolicy_TLS13_1_2_2022_10", "IoTSecurityPolicy_TLS13_1_3_2022_10", "IoTSecurityPolicy_TLS12_1_2_2022_10"}
 
 // Lookup returns the key written as path, or nil.
 func Lookup(path string) *Key {

@@ -46,25 +46,30 @@ func (s *Server) openAWS(context.Context) error {
 
 // accessKeys finds the secrets of access keys.
 func (s *Server) accessKeys(owner control.AccessKey) sigv4.Keys {
-	return sigv4.KeysFunc(func(_ context.Context, id string) (sigv4.Key, bool) {
+	return sigv4.KeysFunc(func(_ context.Context, id, token string) (sigv4.Key, bool) {
 		if id == owner.ID {
-			return sigv4.Key{Secret: owner.Secret}, true
+			return sigv4.Key{Secret: owner.Secret, Policies: []string{ownerDocument}}, token == ""
 		}
-		c, err := s.things.Credential(id, "")
+		c, err := s.things.Credential(id, token)
 		if err != nil {
 			return sigv4.Key{}, false
 		}
-		return sigv4.Key{Secret: c.Secret, Policies: []string{c.Key.Policy}}, true
+		return sigv4.Key{Secret: c.Secret, Policies: []string{c.Key.Policy}, Expires: c.Expires}, true
 	})
 }
 
 // deviceEndpoints returns what DescribeEndpoint answers: the port that takes
-// HTTPS and MQTT over WebSocket.
+// everything, else that for HTTPS.
 func (s *Server) deviceEndpoints() map[string]string {
-	if s.endpoints.HTTPS == "" {
+	at := s.endpoints.Mux
+	if at == "" {
+		at = s.endpoints.HTTPS
+	}
+	if at == "" {
 		return nil
 	}
-	return map[string]string{"iot:Data": s.endpoints.HTTPS, "iot:Data-ATS": s.endpoints.HTTPS, "iot:Jobs": s.endpoints.HTTPS}
+	at = s.public(at)
+	return map[string]string{"iot:Data": at, "iot:Data-ATS": at, "iot:Jobs": at}
 }
 
 // signatures verifies who signed a request. The owner's key may do everything,

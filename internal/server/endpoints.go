@@ -20,6 +20,7 @@ type Endpoints struct {
 	MQTT      string `json:"mqtt,omitempty"`
 	MQTTS     string `json:"mqtts,omitempty"`
 	HTTPS     string `json:"https,omitempty"`
+	Mux       string `json:"mux,omitempty"` // the one port that serves everything over TLS
 	NATS      string `json:"nats,omitempty"`
 	CAFile    string `json:"caFile,omitempty"`
 	CertFile  string `json:"certFile,omitempty"` // a client certificate for the owner's own tools

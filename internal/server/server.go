@@ -35,8 +35,11 @@ import (
 	"github.com/weir-iot/weir/control/awsapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/ingest/auth/custom"
+	"github.com/weir-iot/weir/ingest/domain"
 	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/ingest/mqtt"
+	"github.com/weir-iot/weir/ingest/mux"
 	"github.com/weir-iot/weir/internal/config"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/eventlog"
@@ -87,7 +90,12 @@ type Server struct {
 	shadows      *shadow.Service
 	store        *rules.Store
 	engine       *rules.Engine
+	domains      *domains
+	names        *domain.Names
+	authorizers  *custom.Authenticator
+	methods      *mux.Methods
 	gateway      *mqtt.Server
+	mux          *mux.Server   // nil: not served
 	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
@@ -124,6 +132,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openActions,
 		s.openShadows,
 		s.openRules,
+		s.openIdentity,
 		s.openGateway,
 		s.openAWS,
 		s.openControl,
@@ -151,9 +160,13 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.start("HTTP destinations", s.destinations.Run)
 	parts.start("rules engine", s.engine.Run)
 	parts.start("shadows", s.shadows.Run)
+	parts.start("custom authorizers", s.authorizers.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
+	}
+	if s.mux != nil {
+		parts.start("one port", s.mux.Run)
 	}
 	parts.start("control API", func(ctx context.Context) error { return s.api.Run(ctx, s.apiListener) })
 	if s.folder != nil {
@@ -329,12 +342,17 @@ func (s *Server) limits() ingest.Limits {
 	return ingest.AWS()
 }
 
-func (s *Server) openGateway(ctx context.Context) error {
-	limits, safety := s.limits(), ingest.DefaultSafety()
+func (s *Server) safety() ingest.Safety {
+	safety := ingest.DefaultSafety()
 	safety.ConnectTimeout = s.cfg.Safety.ConnectTimeout
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
+	return safety
+}
+
+func (s *Server) openGateway(ctx context.Context) error {
+	limits, safety := s.limits(), s.safety()
 	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
 	if err != nil {
 		return err
@@ -345,9 +363,9 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: s.authn, Authorizer: s.policies,
+		Authenticator: s.methods, Authorizer: s.policies,
 		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
-		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
+		TLSConfig: s.names.TLSConfig(mqtt.Protocols...),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
 	})
 	if err != nil {
@@ -361,20 +379,29 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if a := gw.Addr(auth.TLS); a != nil {
 		s.endpoints.MQTTS = a.String()
 	}
-	if s.cfg.Listen.HTTPS == "" {
+	if err := s.openMux(); err != nil {
+		return err
+	}
+	if s.cfg.Listen.HTTPS == "" && s.mux == nil {
 		return nil
 	}
-	s.https, err = https.New(https.Options{
-		Log: s.log, Authenticator: s.authn, Authorizer: s.policies, Limits: limits, Addr: s.cfg.Listen.HTTPS,
-		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: https.Protocols, SNIOptional: limits.SNIOptional}),
+	o := https.Options{
+		Log: s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
+		TLSConfig: s.names.TLSConfig(https.Protocols...),
 		MQTT:      gw.WebSocket(https.TLSState), Data: http.HandlerFunc(s.serveData),
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
-	})
+	}
+	if s.mux != nil {
+		o.Mux, o.MuxTLSConfig = s.mux.HTTP(), o.TLSConfig
+	}
+	s.https, err = https.New(o)
 	if err != nil {
 		return portTaken("listen.https", s.cfg.Listen.HTTPS, err)
 	}
 	s.onClose(func() error { s.https.Close(); return nil })
-	s.endpoints.HTTPS = s.https.Addr().String()
+	if a := s.https.Addr(); a != nil {
+		s.endpoints.HTTPS = a.String()
+	}
 	return nil
 }
 

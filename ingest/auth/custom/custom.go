@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/ingest/policy"
 	"github.com/weir-iot/weir/internal/errs"
 )
 
@@ -19,9 +21,9 @@ import (
 type Options struct {
 	Store  Store
 	Invoke Invoker
-	// Compile makes of policy documents what the Authorizer asks; an error refuses
-	// the client. Its result is Session.Policies.
-	Compile func(principalID string, documents []string) (any, error)
+	// Policies is the Authorizer that judges those who are let in; documents it
+	// cannot read refuse the client.
+	Policies *auth.Policies
 	// End ends the connection of a principal. It must not wait for it.
 	End func(p *auth.Principal)
 
@@ -37,16 +39,16 @@ type Authenticator struct {
 	o     Options
 	slots chan struct{}
 	cache cache
-	noise noise
+	noise ingest.Noise
 
 	mu       sync.Mutex // guards sessions
-	sessions map[*Session]struct{}
+	sessions map[*session]struct{}
 }
 
 // New checks the options.
 func New(o Options) (*Authenticator, error) {
-	if o.Store == nil || o.Invoke == nil || o.Compile == nil || o.End == nil {
-		return nil, errors.New("custom: store, invoker, compiler and the ending of connections are needed")
+	if o.Store == nil || o.Invoke == nil || o.Policies == nil || o.End == nil {
+		return nil, errors.New("custom: store, invoker, policies and the ending of connections are needed")
 	}
 	if o.InFlight == 0 {
 		o.InFlight = 100
@@ -60,36 +62,29 @@ func New(o Options) (*Authenticator, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	a := &Authenticator{o: o, slots: make(chan struct{}, o.InFlight), sessions: map[*Session]struct{}{}}
-	a.noise.now = o.Now
+	a := &Authenticator{o: o, slots: make(chan struct{}, o.InFlight), sessions: map[*session]struct{}{}}
+	a.noise.Logger, a.noise.Now = o.Logger, o.Now
 	return a, nil
 }
 
-// Session is what a Principal's Data is: what the function said last.
-type Session struct {
-	Authorizer string
+// session is a connection as the functions see it.
+type session struct {
+	authorizer string
 	current    atomic.Pointer[granted]
 
-	// Constant from when the session is registered.
+	// Constant from when it is registered.
 	p      *auth.Principal
 	event  event
-	domain string
 	opened time.Time
 
 	refresh, end time.Time // guarded by Authenticator.mu
 }
 
+// granted is what a function said last.
 type granted struct {
-	answer   *Answer
-	policies any
+	answer *Answer
+	set    *policy.Set
 }
-
-// Policies returns what Options.Compile made of the policy documents that hold
-// now.
-func (s *Session) Policies() any { return s.current.Load().policies }
-
-// Documents returns the policy documents that hold now.
-func (s *Session) Documents() []string { return s.current.Load().answer.Policies }
 
 // Named reports whether c names an authorizer, or a token of the default one.
 func (a *Authenticator) Named(c *auth.Connection) bool {
@@ -123,7 +118,7 @@ var errRefused = errors.New("Forbidden")
 
 // refuse logs why, and tells the client nothing of it.
 func (a *Authenticator) refuse(c *auth.Connection, authorizer string, kind errs.Kind, err error) error {
-	a.noise.warn(a.o.Logger, "custom authentication refused", "authorizer", authorizer, "reason", errs.Text(err), "connection", c)
+	a.noise.Warn("custom authentication refused", "authorizer", authorizer, "reason", errs.Text(err), "connection", c)
 	return errs.E("custom.Authenticate", kind, &refusal{err})
 }
 
@@ -232,16 +227,23 @@ func (a *Authenticator) Authenticate(ctx context.Context, c *auth.Connection) (*
 			a.cache.put(key, g, now.Add(min(g.answer.RefreshAfter, g.answer.DisconnectAfter)))
 		}
 	}
-	s := &Session{Authorizer: z.Name, event: e, domain: serverName(c), opened: now}
+	s := &session{authorizer: z.Name, event: e, opened: now}
 	s.current.Store(g)
-	p := &auth.Principal{ID: g.answer.PrincipalID, ClientID: c.ClientID, Remote: c.Remote, Listener: c.Listener, Data: s}
+	end := now.Add(g.answer.DisconnectAfter)
+	facts := a.o.Policies.Facts(c).Prepare()
+	data, err := a.o.Policies.NewSession(func() (auth.Standing, error) {
+		return auth.Standing{Set: s.current.Load().set, Facts: facts, Until: end}, nil
+	})
+	if err != nil {
+		return nil, a.refuse(c, z.Name, errs.Unauthorized, err)
+	}
+	p := &auth.Principal{ID: g.answer.PrincipalID, ClientID: c.ClientID, Remote: c.Remote, Listener: c.Listener, Data: data}
 	if c.Listener == auth.HTTPS {
-		s.event = event{}
 		return p, nil
 	}
 	// Run ends the connection; this does where it does not run.
-	p.Expires = now.Add(g.answer.DisconnectAfter)
-	s.p, s.refresh, s.end = p, now.Add(g.answer.RefreshAfter), p.Expires
+	p.Expires = end
+	s.p, s.refresh, s.end = p, now.Add(g.answer.RefreshAfter), end
 	a.mu.Lock()
 	a.sessions[s] = struct{}{}
 	a.mu.Unlock()
@@ -308,11 +310,15 @@ func (a *Authenticator) ask(ctx context.Context, z *Authorizer, e event) (*grant
 	if err != nil {
 		return nil, errs.E(op, errs.Unauthorized, err)
 	}
-	policies, err := a.o.Compile(answer.PrincipalID, answer.Policies)
-	if err != nil {
-		return nil, errs.E(op, errs.Unauthorized, fmt.Errorf("the policy documents: %w", err))
+	list := make([]auth.Policy, len(answer.Policies))
+	for i, d := range answer.Policies {
+		list[i] = auth.Policy{Name: fmt.Sprintf("%d of authorizer %s", i+1, z.Name), Document: d}
 	}
-	return &granted{answer, policies}, nil
+	set, err := a.o.Policies.Compile(list)
+	if err != nil {
+		return nil, errs.E(op, errs.Unauthorized, err)
+	}
+	return &granted{answer, set}, nil
 }
 
 // cacheKey is a connection, an authorizer as it is now and all a function would
@@ -370,33 +376,4 @@ func (c *cache) put(k cacheKey, g *granted, until time.Time) {
 		}
 	}
 	c.entries[k] = cached{g, until}
-}
-
-// noise writes log lines that clients can provoke: at most ten a second.
-type noise struct {
-	now func() time.Time
-
-	mu      sync.Mutex // guards what follows
-	second  int64
-	lines   int
-	skipped int
-}
-
-func (n *noise) warn(l *slog.Logger, msg string, args ...any) {
-	n.mu.Lock()
-	if s := n.now().Unix(); s != n.second {
-		n.second, n.lines = s, 0
-	}
-	if n.lines++; n.lines > 10 {
-		n.skipped++
-		n.mu.Unlock()
-		return
-	}
-	skipped := n.skipped
-	n.skipped = 0
-	n.mu.Unlock()
-	if skipped > 0 {
-		args = append(args, "suppressed", skipped)
-	}
-	l.Warn(msg, args...)
 }

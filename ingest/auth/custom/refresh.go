@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/errs"
 )
 
@@ -32,7 +33,7 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // it; no session has two at a time.
 func (a *Authenticator) sweep(ctx context.Context, wg *sync.WaitGroup) {
 	now := a.o.Now()
-	var due, over []*Session
+	var due, over []*session
 	a.mu.Lock()
 	for s := range a.sessions {
 		switch {
@@ -54,13 +55,13 @@ func (a *Authenticator) sweep(ctx context.Context, wg *sync.WaitGroup) {
 
 // renew asks again on behalf of s. The connection ends where the answer is not
 // as good as the first.
-func (a *Authenticator) renew(ctx context.Context, s *Session) {
+func (a *Authenticator) renew(ctx context.Context, s *session) {
 	g, err := a.again(ctx, s)
 	if ctx.Err() != nil {
 		return // everything ends
 	}
 	if err != nil {
-		a.noise.warn(a.o.Logger, "custom authentication withdrawn", "authorizer", s.Authorizer, "reason", errs.Text(err), "clientId", s.p.ClientID)
+		a.noise.Warn("custom authentication withdrawn", "authorizer", s.authorizer, "reason", errs.Text(err), "clientId", s.p.ClientID)
 		a.mu.Lock()
 		s.end = a.o.Now()
 		a.mu.Unlock()
@@ -68,6 +69,9 @@ func (a *Authenticator) renew(ctx context.Context, s *Session) {
 		return
 	}
 	s.current.Store(g)
+	if data, ok := s.p.Data.(*auth.Session); ok {
+		data.Reload()
+	}
 	a.mu.Lock()
 	s.refresh = a.o.Now().Add(g.answer.RefreshAfter)
 	// Counted from when the connection was opened; never later than was said
@@ -78,8 +82,8 @@ func (a *Authenticator) renew(ctx context.Context, s *Session) {
 	a.mu.Unlock()
 }
 
-func (a *Authenticator) again(ctx context.Context, s *Session) (*granted, error) {
-	z, ok := a.o.Store.Authorizer(s.Authorizer)
+func (a *Authenticator) again(ctx context.Context, s *session) (*granted, error) {
+	z, ok := a.o.Store.Authorizer(s.authorizer)
 	if !ok || !z.Active {
 		return nil, errors.New("the authorizer is gone or not active")
 	}
@@ -103,9 +107,9 @@ func (a *Authenticator) Changed() {
 	a.cache.entries = nil
 	a.cache.mu.Unlock()
 	a.mu.Lock()
-	var over []*Session
+	var over []*session
 	for s := range a.sessions {
-		if z, ok := a.o.Store.Authorizer(s.Authorizer); !ok || !z.Active {
+		if z, ok := a.o.Store.Authorizer(s.authorizer); !ok || !z.Active {
 			s.end = a.o.Now()
 			over = append(over, s)
 		}

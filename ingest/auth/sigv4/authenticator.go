@@ -3,6 +3,7 @@ package sigv4
 import (
 	"context"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/weir-iot/weir/ingest/auth"
@@ -10,8 +11,12 @@ import (
 )
 
 // Authenticator lets in who comes with a signed request: WebSockets and HTTPS.
-// The principal's ID is the access key's, its Data the *Caller.
-type Authenticator struct{ Verifier *Verifier }
+// The principal's ID is the access key's, what it may is in the key's policies:
+// a key that is switched off or changed has its effect on open connections.
+type Authenticator struct {
+	Verifier *Verifier
+	Policies *auth.Policies
+}
 
 // services returns what a request to path may be signed for.
 // Source: AWS SDKs; "Device communication protocols".
@@ -69,7 +74,36 @@ func (a *Authenticator) Authenticate(_ context.Context, c *auth.Connection) (*au
 			return nil, err
 		}
 	}
+	session, err := a.session(c, caller)
+	if err != nil {
+		return nil, err
+	}
 	return &auth.Principal{
-		ID: caller.AccessKeyID, ClientID: c.ClientID, Remote: c.Remote, Listener: c.Listener, Data: caller, Expires: caller.Expires,
+		ID: caller.AccessKeyID, ClientID: c.ClientID, Remote: c.Remote, Listener: c.Listener, Data: session, Expires: caller.Expires,
 	}, nil
+}
+
+func (a *Authenticator) session(c *auth.Connection, caller *Caller) (*auth.Session, error) {
+	facts := a.Policies.Facts(c).Prepare()
+	keys, id, secret, token := a.Verifier.o.Keys, caller.AccessKeyID, caller.secret, caller.token
+	return a.Policies.NewSession(func() (auth.Standing, error) {
+		// The secret too: a key deleted and made again is another.
+		k, ok := keys.Key(context.Background(), id, token)
+		if !ok || !equal(k.Secret, secret) {
+			return auth.Standing{}, refuse(UnrecognizedClient, "The access key is gone or switched off.")
+		}
+		var list []auth.Policy
+		for i, d := range k.Policies {
+			name := "of access key " + id
+			if len(k.Policies) > 1 {
+				name += " (" + strconv.Itoa(i+1) + ")"
+			}
+			list = append(list, auth.Policy{Name: name, Document: d})
+		}
+		set, err := a.Policies.Compile(list)
+		if err != nil {
+			return auth.Standing{}, errs.E("sigv4.Authenticate", errs.Forbidden, err)
+		}
+		return auth.Standing{Set: set, Facts: facts, Until: caller.Expires}, nil
+	})
 }
