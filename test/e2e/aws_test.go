@@ -32,7 +32,7 @@ import (
 
 const account = "arn:aws:iot:us-east-1:123456789012:"
 
-func accessKey(t *testing.T, w *weirtest.Weir) control.AccessKey {
+func accessKey(t *testing.T, w *weirtest.Weir) control.OwnerKey {
 	t.Helper()
 	k, err := control.ReadAccessKey(w.Endpoints().AccessKeyFile)
 	if err != nil {
@@ -328,7 +328,7 @@ func TestAWSCLITutorial(t *testing.T) {
 }
 
 // raw sends a signed request and returns status and body.
-func raw(t *testing.T, w *weirtest.Weir, k control.AccessKey, service, method, url string, body []byte, headers ...string) (int, string) {
+func raw(t *testing.T, w *weirtest.Weir, k control.OwnerKey, service, method, url string, body []byte, headers ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequest(method, w.Endpoints().API+url, bytes.NewReader(body))
 	if err != nil {
@@ -404,10 +404,10 @@ func TestAWSHostileInput(t *testing.T) {
 	if resp.StatusCode != 403 {
 		t.Errorf("unsigned: %d", resp.StatusCode)
 	}
-	if status, answer := raw(t, w, control.AccessKey{ID: k.ID, Secret: "x" + k.Secret}, "iot", "GET", "/things", nil); status != 403 || !strings.HasPrefix(answer, "InvalidSignatureException") {
+	if status, answer := raw(t, w, control.OwnerKey{ID: k.ID, Secret: "x" + k.Secret}, "iot", "GET", "/things", nil); status != 403 || !strings.HasPrefix(answer, "InvalidSignatureException") {
 		t.Errorf("another secret: %d %s", status, answer)
 	}
-	if status, answer := raw(t, w, control.AccessKey{ID: "AKIAAAAAAAAAAAAAAAAA", Secret: k.Secret}, "iot", "GET", "/things", nil); status != 403 || !strings.HasPrefix(answer, "UnrecognizedClientException") {
+	if status, answer := raw(t, w, control.OwnerKey{ID: "AKIAAAAAAAAAAAAAAAAA", Secret: k.Secret}, "iot", "GET", "/things", nil); status != 403 || !strings.HasPrefix(answer, "UnrecognizedClientException") {
 		t.Errorf("another key: %d %s", status, answer)
 	}
 }
