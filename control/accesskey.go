@@ -16,16 +16,16 @@ import (
 // has the form of the AWS clients' credentials file.
 const AccessKeyFile = "aws-credentials"
 
-// AccessKey signs requests to the AWS APIs.
-type AccessKey struct{ ID, Secret string }
+// OwnerKey signs requests to the AWS APIs.
+type OwnerKey struct{ ID, Secret string }
 
 // String keeps the secret out of every %v.
-func (k AccessKey) String() string { return k.ID }
+func (k OwnerKey) String() string { return k.ID }
 
 // OpenAccessKey returns the owner's access key of the data folder dir, and makes
 // it at the first start. The file has mode 0600; one that others can read is
 // refused.
-func OpenAccessKey(dir string) (AccessKey, error) {
+func OpenAccessKey(dir string) (OwnerKey, error) {
 	path := filepath.Join(dir, AccessKeyFile)
 	key, err := ReadAccessKey(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -33,18 +33,18 @@ func OpenAccessKey(dir string) (AccessKey, error) {
 	}
 	var secret [30]byte
 	_, _ = rand.Read(secret[:]) // never fails
-	key = AccessKey{ID: "AKIA" + rand.Text()[:16], Secret: base64.StdEncoding.EncodeToString(secret[:])}
+	key = OwnerKey{ID: "AKIA" + rand.Text()[:16], Secret: base64.StdEncoding.EncodeToString(secret[:])}
 	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", key.ID, key.Secret)
 	return key, writeSecret(path, text)
 }
 
 // ReadAccessKey reads the access key from the file at path.
-func ReadAccessKey(path string) (AccessKey, error) {
+func ReadAccessKey(path string) (OwnerKey, error) {
 	text, err := readSecret(path)
 	if err != nil {
-		return AccessKey{}, err
+		return OwnerKey{}, err
 	}
-	var k AccessKey
+	var k OwnerKey
 	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
 		name, value, _ := strings.Cut(s.Text(), "=")
 		switch strings.TrimSpace(name) {
@@ -55,7 +55,7 @@ func ReadAccessKey(path string) (AccessKey, error) {
 		}
 	}
 	if len(k.ID) < 16 || len(k.Secret) < 32 {
-		return AccessKey{}, fmt.Errorf("%s holds no access key: remove it and restart Weir to get a new one", path)
+		return OwnerKey{}, fmt.Errorf("%s holds no access key: remove it and restart Weir to get a new one", path)
 	}
 	return k, nil
 }

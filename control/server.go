@@ -49,6 +49,7 @@ type Options struct {
 		// Claims reports whether a request is for it, whatever its path.
 		Claims(*http.Request) bool
 	}
+	Registry Registry
 
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
@@ -126,6 +127,7 @@ var routes = []route{
 	{"DELETE /weir/v1/destinations", false, (*Server).deleteDestination},
 	// Asked by the owners of web servers; the token says that they are.
 	{"GET /confirmdestination/{token}", true, (*Server).confirmDestination},
+	{"POST /weir/v1/registry/{operation}", false, (*Server).callRegistry},
 	{"GET /weir/v1/dead", false, (*Server).listDead},
 	{"GET /weir/v1/dead/{seq}", false, (*Server).getDead},
 	{"POST /weir/v1/dead/redrive", false, (*Server).redrive},

@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/json"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -153,6 +154,12 @@ type Session struct {
 	Expires     time.Time
 }
 
+// String keeps secret and token out of every %v.
+func (s Session) String() string { return "session " + s.AccessKeyID }
+
+// LogValue keeps secret and token out of every log.
+func (s Session) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
 // sessionToken is what a token holds, sealed: nothing of a session is stored.
 type sessionToken struct {
 	ID      string    `json:"i"`
@@ -198,6 +205,9 @@ type Credential struct {
 
 // String keeps the secret out of every %v.
 func (c Credential) String() string { return "credential of " + c.Key.ID }
+
+// LogValue keeps the secret out of every log.
+func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // Credential returns what the signature of a request by an access key, or by a
 // session with its token, is checked with. Status and times are checked.

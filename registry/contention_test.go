@@ -208,7 +208,12 @@ func stir(ctx context.Context, r *Registry, rnd *rand.Rand, certs []string) erro
 
 func TestNothingIsHalfMade(t *testing.T) {
 	b, _ := store(t, eventlog.Options{Durability: eventlog.Memory})
-	set := func(o *Options) { o.Limits = AWS(); o.Limits.TypeDeleteWait = 0; o.Limits.GroupsPerThing = 2; o.Limits.PoliciesPerTarget = 2 }
+	set := func(o *Options) {
+		o.Limits = AWS()
+		o.Limits.TypeDeleteWait = 0
+		o.Limits.GroupsPerThing = 2
+		o.Limits.PoliciesPerTarget = 2
+	}
 	// Two registries on one bucket are two processes.
 	one, _ := open(t, b, set)
 	two, _ := open(t, b, set)

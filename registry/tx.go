@@ -44,7 +44,7 @@ type write struct {
 // Errors: f's; errs.Unavailable, errs.Timeout (the outcome may be unknown),
 // errs.TooLarge (more than 1,000 records).
 func (r *Registry) Change(ctx context.Context, op string, f func(*Tx) error) error {
-	var held []byte
+	var held, need []byte // locks
 	defer func() { r.release(held) }()
 	conflicts := 0
 	for {
@@ -55,20 +55,23 @@ func (r *Registry) Change(ctx context.Context, op string, f func(*Tx) error) err
 		r.mu.RLock()
 		err := f(tx)
 		var changes []kv.Change
+		locked := false
 		if err == nil {
-			changes, err = tx.changes()
+			keys := tx.stripes()
+			if locked = covers(held, keys); locked {
+				changes, err = tx.changes()
+			} else {
+				need = keys
+			}
 		}
 		moved := r.moved
 		r.mu.RUnlock()
 		if err != nil {
 			return wrap(op, err)
 		}
-		if len(changes) == 0 {
-			return nil
-		}
 		// What others in this process change at the same time is waited for, not
 		// fought over.
-		if need := stripesOf(changes); !covers(held, need) {
+		if !locked {
 			r.release(held)
 			held = nil
 			if err := r.acquire(ctx, need); err != nil {
@@ -76,6 +79,9 @@ func (r *Registry) Change(ctx context.Context, op string, f func(*Tx) error) err
 			}
 			held = need
 			continue
+		}
+		if len(changes) == 0 {
+			return nil
 		}
 		rev, err := r.o.Bucket.Commit(ctx, changes)
 		if err == nil {
@@ -314,11 +320,17 @@ func (tx *Tx) applied(changes []kv.Change, rev uint64) {
 	}
 }
 
-// stripesOf returns the locks of the keys, sorted.
-func stripesOf(changes []kv.Change) []byte {
-	s := make([]byte, 0, len(changes))
-	for _, c := range changes {
-		s = append(s, byte(hash(c.Key)))
+// stripes returns the locks of what is to be committed, sorted.
+func (tx *Tx) stripes() []byte {
+	s := make([]byte, 0, len(tx.order)+len(tx.guards))
+	for _, w := range tx.order {
+		s = append(s, byte(hash(w.key)))
+	}
+	if len(s) == 0 {
+		return nil
+	}
+	for n := range tx.guards {
+		s = append(s, byte(hash(guardKey(n))))
 	}
 	slices.Sort(s)
 	return slices.Compact(s)

@@ -10,3 +10,5 @@
 // name. A message takes this way where it is published over the REST API: the
 // handler hands it to the log and answers once it is committed.
 package awsapi
+
+//go:generate go run ./reference ../../docs/compatibility.md

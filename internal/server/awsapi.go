@@ -45,7 +45,7 @@ func (s *Server) openAWS(context.Context) error {
 }
 
 // accessKeys finds the secrets of access keys.
-func (s *Server) accessKeys(owner control.AccessKey) sigv4.Keys {
+func (s *Server) accessKeys(owner control.OwnerKey) sigv4.Keys {
 	return sigv4.KeysFunc(func(_ context.Context, id, token string) (sigv4.Key, bool) {
 		if id == owner.ID {
 			return sigv4.Key{Secret: owner.Secret, Policies: []string{ownerDocument}}, token == ""
