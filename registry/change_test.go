@@ -139,3 +139,15 @@ func TestRestart(t *testing.T) {
 		t.Fatal(list, err)
 	}
 }
+
+// A change that names another record each time it runs comes to its end.
+func TestChangeThatNeverIsTheSame(t *testing.T) {
+	r := start(t, nil)
+	ok(t, r.Change(t.Context(), "test", func(tx *Tx) error {
+		_, err := tx.CreateThing(CreateThing{Name: newID()})
+		return err
+	}))
+	if n := len(r.things.rows); n != 1 {
+		t.Fatal(n)
+	}
+}

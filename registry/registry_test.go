@@ -25,7 +25,12 @@ import (
 	"github.com/weir-iot/weir/internal/seal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if childMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // store is a running log with the registry's bucket.
 func store(t testing.TB, o eventlog.Options) (*kv.Bucket, func()) {
@@ -64,22 +69,24 @@ type ca struct {
 }
 
 func newCA(t testing.TB, name string) *ca {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	if t != nil {
+		t.Helper()
 	}
-	c := &ca{key: key}
+	c := &ca{}
+	var err error
+	if c.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		panic(err)
+	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, c.key.Public(), c.key)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	if c.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return c
 }
@@ -97,22 +104,27 @@ func (c *ca) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error)
 	}, c.cert, key, c.key)
 }
 
-// leaf makes a certificate outside of the registry.
-func (c *ca) leaf(t testing.TB, name string) (string, *x509.Certificate) {
-	t.Helper()
+// client makes a certificate outside of the registry.
+func (c *ca) client(name string) *x509.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	der, err := c.SignClient(pkix.Name{CommonName: name}, key.Public())
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	return pemOf(der), cert
+	return cert
+}
+
+func (c *ca) leaf(t testing.TB, name string) (string, *x509.Certificate) {
+	t.Helper()
+	cert := c.client(name)
+	return pemOf(cert.Raw), cert
 }
 
 func csr(t testing.TB, key crypto.Signer, template *x509.CertificateRequest) string {
