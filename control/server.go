@@ -44,6 +44,14 @@ type Options struct {
 	Destinations Destinations
 	Trials       Trials
 	Explainer    Explainer
+	Shadows      Shadows
+
+	AWS interface { // nil: not served
+		http.Handler
+		// Claims reports whether a request is for it, whatever its path.
+		Claims(*http.Request) bool
+	}
+	Registry Registry
 
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
@@ -121,6 +129,7 @@ var routes = []route{
 	{"DELETE /weir/v1/destinations", false, (*Server).deleteDestination},
 	// Asked by the owners of web servers; the token says that they are.
 	{"GET /confirmdestination/{token}", true, (*Server).confirmDestination},
+	{"POST /weir/v1/registry/{operation}", false, (*Server).callRegistry},
 	{"GET /weir/v1/dead", false, (*Server).listDead},
 	{"GET /weir/v1/dead/{seq}", false, (*Server).getDead},
 	{"POST /weir/v1/dead/redrive", false, (*Server).redrive},
@@ -142,7 +151,7 @@ var routes = []route{
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, rt := range routes {
+	for _, rt := range slices.Concat(routes, shadowRoutes) {
 		mux.Handle(rt.pattern, s.operation(rt))
 	}
 	if s.o.Health != nil {
@@ -155,10 +164,24 @@ func (s *Server) handler() http.Handler {
 		mux.Handle("/debug/pprof/", s.authorized(s.o.Profiles))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if s.o.AWS != nil && !strings.HasPrefix(r.URL.Path, "/weir/") {
+			s.o.AWS.ServeHTTP(w, r)
+			return
+		}
 		// The mux answers a known path with another method here too.
 		s.fail(w, r, errs.Errorf("control", errs.NotFound, "no operation %s %s", r.Method, r.URL.Path))
 	})
-	return s.guard(mux)
+	if s.o.AWS == nil {
+		return s.guard(mux)
+	}
+	return s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Before the mux, which cleans the path of what it redirects.
+		if s.o.AWS.Claims(r) {
+			s.o.AWS.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 }
 
 // guard lets through only what was meant for this server: a Host it is known

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -22,35 +21,16 @@ func OpenToken(dir string) (string, error) {
 		return token, err
 	}
 	token = rand.Text() + rand.Text()
-	tmp, err := os.CreateTemp(dir, TokenFile+".*") // 0600
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(tmp.Name())
-	if _, err := tmp.WriteString(token + "\n"); err != nil {
-		tmp.Close()
-		return "", err
-	}
-	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
-		return "", err
-	}
-	return token, os.Rename(tmp.Name(), path)
+	return token, writeSecret(path, token+"\n")
 }
 
 // ReadToken reads the admin token from the file at path.
 func ReadToken(path string) (string, error) {
-	info, err := os.Stat(path)
+	text, err := readSecret(path)
 	if err != nil {
 		return "", err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others (mode %04o): run chmod 600 on it", path, mode)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	token := strings.TrimSpace(string(b))
+	token := strings.TrimSpace(text)
 	if len(token) < 16 {
 		return "", fmt.Errorf("%s holds no token: remove it and restart Weir to get a new one", path)
 	}

@@ -66,6 +66,26 @@ func (s *Store) Apply(ctx context.Context, r *Rule, expected uint64) (st Stored,
 	return st, err == nil, err
 }
 
+// Create stores r where there is no rule of its name.
+// Errors: as Apply's, and Exists.
+func (s *Store) Create(ctx context.Context, r *Rule) (Stored, error) {
+	const op = "rules.Create"
+	if err := s.check(ctx, r); err != nil {
+		return Stored{}, errs.E(op, errs.Invalid, err)
+	}
+	exists := errs.Errorf(op, errs.Exists, "rule %q exists already", r.Name)
+	if _, err := s.Get(ctx, r.Name); err == nil {
+		return Stored{}, exists
+	} else if !errs.Is(err, errs.NotFound) {
+		return Stored{}, err
+	}
+	st, err := s.put(ctx, op, r, nil)
+	if errs.Is(err, errs.Conflict) {
+		return Stored{}, exists // somebody else was first
+	}
+	return st, err
+}
+
 // SetEnabled enables or disables a rule. It does nothing where the rule is so.
 // Errors: NotFound, Conflict, Unavailable.
 func (s *Store) SetEnabled(ctx context.Context, name string, enabled bool) (Stored, error) {

@@ -85,7 +85,7 @@ the end it prints an account of every message, and fails if it does not add up.`
 	c.Flags().BoolVar(&demo, "demo", false, "run a simulated fleet and three rules, with a live view")
 	c.Flags().DurationVar(&length, "for", 0, "stop by itself after this time, such as 20s")
 	c.Flags().StringVar(&rulesDir, "rules", "", "folder of rule files, applied now and whenever one changes")
-	c.Flags().StringVar(&portBase, "ports", "", "0: free ports; N: N, N+1, … (default: 1883, 8883, 8443, 8080, 4222)")
+	c.Flags().StringVar(&portBase, "ports", "", "0: free ports; N: N, N+1, … (default: 1883, 8883, 8443, 8080, 4222, 4443)")
 	c.Flags().StringVarP(&file, "config", "c", "", "configuration file (default: none)")
 	return c
 }
@@ -101,6 +101,7 @@ func (a *app) greet(e *server.Endpoints, durability, rulesDir string) {
 	row("MQTT", e.MQTT, "plain, no credentials")
 	row("MQTT over TLS", e.MQTTS, "client certificate")
 	row("HTTPS", e.HTTPS, "POST /topics/<topic>?qos=1, client certificate")
+	row("all over TLS", e.Mux, "by ALPN name, as AWS on 443: MQTT, WebSocket /mqtt, HTTPS")
 	row("API", e.API, "/metrics /healthz, and what the command line uses")
 	if e.NATS != "" {
 		row("NATS", "nats://"+e.NATS, "the log itself, for data teams")

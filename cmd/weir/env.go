@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/weir-iot/weir/control"
 )
 
 func (a *app) envCmd() *cobra.Command {
@@ -14,7 +16,7 @@ func (a *app) envCmd() *cobra.Command {
 		Short: "Print the addresses and files of the running Weir as shell exports",
 		Long: `Prints exports a shell can evaluate, so that scripts, tests and clients find the running
 Weir. A port that is off is left out. NATS_URL and NATS_CREDS are what the nats command
-line reads.`,
+line reads, the AWS_ variables what AWS clients read; the access key is the owner's, which may do everything.`,
 		Example: `  eval "$(weir env)"
   mosquitto_sub -h "$WEIR_HOST" -p "$WEIR_MQTT_PORT" -t '#'
   weir env -o json`,
@@ -34,11 +36,22 @@ line reads.`,
 			add("WEIR_MQTT_PORT", portOf(e.MQTT))
 			add("WEIR_MQTTS_PORT", portOf(e.MQTTS))
 			add("WEIR_HTTPS_PORT", portOf(e.HTTPS))
+			add("WEIR_MUX_PORT", portOf(e.Mux))
 			add("WEIR_API_URL", e.API)
 			add("WEIR_TOKEN_FILE", e.TokenFile)
 			add("WEIR_CA_FILE", e.CAFile)
 			add("WEIR_CERT_FILE", e.CertFile)
 			add("WEIR_KEY_FILE", e.KeyFile)
+			key, err := control.ReadAccessKey(e.AccessKeyFile)
+			if err != nil {
+				return err
+			}
+			add("AWS_ACCESS_KEY_ID", key.ID)
+			add("AWS_SECRET_ACCESS_KEY", key.Secret)
+			add("AWS_REGION", e.Region)
+			add("AWS_DEFAULT_REGION", e.Region) // botocore's name of it
+			add("AWS_ENDPOINT_URL_IOT", e.API)
+			add("AWS_ENDPOINT_URL_IOT_DATA_PLANE", e.API)
 			if e.NATS != "" {
 				add("NATS_URL", "nats://"+e.NATS)
 				add("NATS_CREDS", e.NATSCreds)

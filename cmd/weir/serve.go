@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 
@@ -50,7 +51,7 @@ Everything that was acknowledged is on the log at any moment, also at kill -9.`,
 				case <-s.Ready():
 					e := s.Endpoints()
 					logger.Info("ready", "version", telemetry.ReadBuild().Version, "data", e.DataDir, "durability", cfg.Durability,
-						"mqtts", e.MQTTS, "https", e.HTTPS, "api", e.API, "nats", e.NATS)
+						"mqtts", e.MQTTS, "https", e.HTTPS, "mux", e.Mux, "api", e.API, "nats", e.NATS)
 				case <-cmd.Context().Done():
 				}
 			}()
@@ -121,15 +122,19 @@ func (a *app) explainStart(err error, dev bool) error {
 func ports(cfg *config.Config, s string) error {
 	base, err := strconv.Atoi(s)
 	if err != nil || base < 0 || base > 65000 {
-		return usagef("--ports %s: expected 0 for free ports, or the first of five port numbers", s)
+		return usagef("--ports %s: expected 0 for free ports, or the first of six port numbers", s)
 	}
-	for i, addr := range []*string{&cfg.Listen.MQTT, &cfg.Listen.MQTTS, &cfg.Listen.HTTPS, &cfg.Listen.API, &cfg.Listen.NATS} {
+	for i, addr := range []*string{&cfg.Listen.MQTT, &cfg.Listen.MQTTS, &cfg.Listen.HTTPS, &cfg.Listen.API, &cfg.Listen.NATS, &cfg.Listen.Mux} {
 		port := 0
 		if base > 0 {
 			port = base + i
 		}
 		if *addr != "" {
-			*addr = "127.0.0.1:" + strconv.Itoa(port)
+			host := "127.0.0.1"
+			if h, _, err := net.SplitHostPort(*addr); err == nil && h == "localhost" {
+				host = h // both loopback addresses
+			}
+			*addr = net.JoinHostPort(host, strconv.Itoa(port))
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -112,20 +113,29 @@ func (ca *CA) makeCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return cert, key, ca.writePair(caFile, caKeyFile, der, key)
 }
 
-func (ca *CA) sign(t *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
+// SignClient returns the DER of a client certificate for a key: not of an
+// authority, without alternative names. It ends with the authority: whether it
+// may be used is its status in the registry.
+func (ca *CA) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error) {
+	return ca.sign(&x509.Certificate{Subject: subject, NotAfter: ca.cert.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
+}
+
+func (ca *CA) sign(t *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
 	serial, err := serialNumber()
 	if err != nil {
 		return nil, err
 	}
 	t.SerialNumber = serial
 	t.NotBefore = ca.now().Add(-clockSkew)
-	t.NotAfter = ca.now().Add(leafLife)
+	if t.NotAfter.IsZero() {
+		t.NotAfter = ca.now().Add(leafLife)
+	}
 	if t.NotAfter.After(ca.cert.NotAfter) {
 		t.NotAfter = ca.cert.NotAfter
 	}
 	t.BasicConstraintsValid = true
 	t.KeyUsage = x509.KeyUsageDigitalSignature
-	return x509.CreateCertificate(rand.Reader, t, ca.cert, &key.PublicKey, ca.key)
+	return x509.CreateCertificate(rand.Reader, t, ca.cert, key, ca.key)
 }
 
 // IssueClient makes a client certificate with the common name cn, and returns
@@ -137,7 +147,7 @@ func (ca *CA) IssueClient(cn string) (cert, key []byte, err error) {
 	}
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: cn}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, k)
+	}, k.Public())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -175,6 +185,10 @@ func (ca *CA) serverCertificate() (*tls.Certificate, error) {
 	ca.server = &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 	return ca.server, nil
 }
+
+// ServerCertificate returns the certificate of the TLS ports as it is now, its
+// leaf parsed. It renews itself.
+func (ca *CA) ServerCertificate() (*tls.Certificate, error) { return ca.serverCertificate() }
 
 func (ca *CA) serverNames() (dns []string, ips []net.IP) {
 	dns, ips = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
@@ -215,7 +229,7 @@ func (ca *CA) makeServer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	der, err := ca.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: dns[len(dns)-1]}, DNSNames: dns, IPAddresses: ips,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, key)
+	}, key.Public())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -230,6 +244,9 @@ func (ca *CA) makeServer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 type TLSOptions struct {
 	Protocols   []string // ALPN; a client that offers none is taken, one that offers only others is refused
 	SNIOptional bool     // loopback clients may leave out the server name; all others never
+	// Serves reports whether a server name is one of Weir's, beside those of its
+	// own certificate; nil: none is.
+	Serves func(name string) bool
 }
 
 // TLSConfig returns the configuration of a TLS port: TLS 1.2 and 1.3, a client
@@ -252,12 +269,34 @@ func (ca *CA) TLSConfig(o TLSOptions) *tls.Config {
 		if h.ServerName == "" && !(o.SNIOptional && fromLoopback(h.Conn)) {
 			return nil, errNoServerName
 		}
+		if h.ServerName != "" && !ca.named(h.ServerName) && (o.Serves == nil || !o.Serves(h.ServerName)) {
+			return nil, errServerName
+		}
 		return nil, nil
 	}
 	return base
 }
 
-var errNoServerName = errors.New("the client sent no server name (SNI)")
+var (
+	errNoServerName = errors.New("the client sent no server name (SNI)")
+	errServerName   = errors.New("the client asked for a server name (SNI) that is not this server's")
+)
+
+// named reports whether name is one of the server certificate's.
+func (ca *CA) named(name string) bool {
+	dns, ips := ca.serverNames()
+	if ip := net.ParseIP(name); ip != nil {
+		return slices.ContainsFunc(ips, ip.Equal)
+	}
+	name = strings.TrimSuffix(name, ".")
+	return slices.ContainsFunc(dns, func(n string) bool {
+		if rest, ok := strings.CutPrefix(n, "*."); ok {
+			_, tail, _ := strings.Cut(name, ".")
+			return strings.EqualFold(rest, tail)
+		}
+		return strings.EqualFold(n, name)
+	})
+}
 
 func fromLoopback(c net.Conn) bool {
 	if c == nil {

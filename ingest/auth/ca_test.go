@@ -167,6 +167,8 @@ func TestTLSPort(t *testing.T) {
 	}{
 		{"with a name", TLSOptions{}, &tls.Config{ServerName: "localhost"}, "", true},
 		{"no name", TLSOptions{}, &tls.Config{InsecureSkipVerify: true}, "", false},
+		{"wrong name", TLSOptions{}, &tls.Config{ServerName: "other.example", InsecureSkipVerify: true}, "", false},
+		{"another name of ours", TLSOptions{Serves: func(n string) bool { return n == "other.example" }}, &tls.Config{ServerName: "other.example", InsecureSkipVerify: true}, "", true},
 		{"no name, optional on loopback", TLSOptions{SNIOptional: true}, &tls.Config{InsecureSkipVerify: true}, "", true},
 		{"TLS 1.2", TLSOptions{}, &tls.Config{ServerName: "localhost", MaxVersion: tls.VersionTLS12}, "", true},
 		{"TLS 1.1", TLSOptions{}, &tls.Config{ServerName: "localhost", MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "", false},

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -88,9 +89,16 @@ func (c *client) version() byte {
 	return 4
 }
 
-// serve is a connection's life. state is the TLS state where TLS was ended by
-// somebody else (WebSocket); nil otherwise.
-func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionState) {
+// entry is the way a connection came in.
+type entry struct {
+	kind   auth.Listener
+	config *tls.Config      // TLS to be begun; nil: none, or ended by somebody else
+	known  *auth.Connection // what is known of it already: of a WebSocket, or of the one port; may be nil
+}
+
+// serve is a connection's life.
+func (s *Server) serve(nc net.Conn, e entry) {
+	kind := e.kind
 	c := &client{s: s, listener: kind, done: make(chan struct{})}
 	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
@@ -119,7 +127,12 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
-	f, failed := c.establish(kind, state)
+	defer func() {
+		if p := c.principal; p != nil && p.Ended != nil {
+			p.Ended()
+		}
+	}()
+	f, failed := c.establish(e)
 	s.guard.Leave(c.remote.Addr(), failed)
 	s.mu.Lock()
 	delete(s.waiting, nc)
@@ -144,14 +157,18 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 
 // establish takes the connection up to a CONNACK that accepts it. failed tells
 // that the client could not say who it is.
-func (c *client) establish(kind auth.Listener, state *tls.ConnectionState) (f *fault, failed bool) {
-	if kind == auth.TLS {
-		tc := tls.Server(c.out, c.s.tlsConfig)
+func (c *client) establish(e entry) (f *fault, failed bool) {
+	told := auth.Connection{}
+	if e.known != nil {
+		told = *e.known
+	}
+	if e.config != nil {
+		tc := tls.Server(c.out, e.config)
 		if err := tc.HandshakeContext(c.ctx); err != nil {
 			return connectFault(err, "tls"), false
 		}
 		st := tc.ConnectionState()
-		state = &st
+		told.TLS = &st
 		c.conn, c.rd.c = tc, tc
 	}
 	_, body, err := c.rd.next(c.s.safety.ConnectBytes, packets.Connect)
@@ -167,7 +184,7 @@ func (c *client) establish(kind auth.Listener, state *tls.ConnectionState) (f *f
 	if err := pk.ConnectDecode(body); err != nil {
 		return c.refuse(errMalformed), false
 	}
-	f, failed = c.login(&pk, state)
+	f, failed = c.login(&pk, &told)
 	if f != nil {
 		return c.refuse(f), failed
 	}
@@ -217,7 +234,7 @@ func (c *client) refuse(f *fault) *fault {
 
 // login judges a CONNECT whose form is good, takes over an older connection of
 // the same client id, and answers.
-func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault, failed bool) {
+func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, failed bool) {
 	s, p := c.s, &pk.Connect
 	id := strings.Clone(p.ClientIdentifier)
 	assigned := id == ""
@@ -236,9 +253,14 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 	if c.v5 && pk.Properties.AuthenticationMethod != "" {
 		return faultf(codeBadAuthMethod, "auth_method", "extended authentication is not supported"), false
 	}
-	conn := &auth.Connection{
-		Listener: c.listener, Remote: c.remote, TLS: state, ClientID: id,
-		Username: string(p.Username), Password: append([]byte(nil), p.Password...),
+	conn.Listener, conn.Remote, conn.ClientID, conn.Assigned = c.listener, c.remote, id, assigned
+	conn.Username, conn.Password = string(p.Username), append([]byte(nil), p.Password...)
+	if conn.ID == "" {
+		conn.ID = connectionID()
+	}
+	conn.Persistent = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
+	if p.WillFlag {
+		conn.WillTopic = strings.Clone(p.WillTopic)
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, s.safety.ConnectTimeout)
 	defer cancel()
@@ -251,8 +273,7 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 		return faultf(codeUnavailable, "unavailable", errs.Text(err)), false
 	}
 	c.principal = principal
-	if !s.authz.May(principal, auth.Connect, id) {
-		s.m.denials.WithLabelValues(auth.Connect.String()).Inc()
+	if !s.may(principal, auth.Connect, id) {
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
 	if f := c.takeWill(pk); f != nil {
@@ -273,7 +294,7 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 			c.aliases = nil // grown by the first alias
 		}
 	}
-	c.keeps = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
+	c.keeps = conn.Persistent
 	switch {
 	case s.sessions.bucket == nil:
 	case c.v5:
@@ -299,6 +320,14 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 		c.join()
 	}
 	return nil, false
+}
+
+// connectionID returns a random UUID.
+func connectionID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&15|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // sessionExpiry returns the session expiry that holds where a client asks for
@@ -450,8 +479,7 @@ func (c *client) mayPublish(n *name, retain bool) *fault {
 		c.s.m.denials.WithLabelValues("reserved").Inc()
 		return faultf(codeNotAuthorized, "reserved", "reserved topic: clients may not publish on it")
 	}
-	if !c.s.authz.May(c.principal, auth.Publish, string(n.topic)) {
-		c.s.m.denials.WithLabelValues(auth.Publish.String()).Inc()
+	if !c.s.may(c.principal, auth.Publish, string(n.topic)) {
 		return faultf(codeNotAuthorized, "denied", "the principal may not publish on this topic")
 	}
 	if !retain {
@@ -461,8 +489,7 @@ func (c *client) mayPublish(n *name, retain bool) *fault {
 		c.s.m.denials.WithLabelValues("reserved").Inc()
 		return faultf(codeNotAuthorized, "reserved", "messages on reserved topics are not retained")
 	}
-	if !c.s.authz.May(c.principal, auth.RetainPublish, string(n.topic)) {
-		c.s.m.denials.WithLabelValues(auth.RetainPublish.String()).Inc()
+	if !c.s.may(c.principal, auth.RetainPublish, string(n.topic)) {
 		return faultf(codeNotAuthorized, "denied", "the principal may not publish retained messages on this topic")
 	}
 	switch {

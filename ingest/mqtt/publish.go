@@ -89,7 +89,9 @@ func (c *client) deny(p *publish, f *fault) error {
 	if !c.v5 || p.qos == 0 {
 		return f
 	}
-	c.s.noise.warn("publish denied", "reason", f.text, "clientId", c.id, "topic", string(p.topic))
+	if f.word != "denied" { // that has been told, with the reason
+		c.s.noise.warn("publish denied", "reason", f.text, "clientId", c.id, "topic", string(p.topic))
+	}
 	token, full := c.sess.reserve(p.pid)
 	if full != nil {
 		return full

@@ -61,6 +61,8 @@ type Server struct {
 	tlsConfig *tls.Config
 	logger    *slog.Logger
 	noise     noise
+	denials   *ingest.Denials
+	keeper    auth.Keeper // nil: who is connected stays
 	now       func() time.Time
 	m         *metrics
 	guard     *ingest.Guard
@@ -78,6 +80,9 @@ type Server struct {
 	retention time.Duration
 	lifecycle bool
 	version   atomic.Int64 // the last version number of a lifecycle event
+
+	reconsidered uint64 // of the sweep alone: the authorizer's generation last acted on
+	sweeps       int    // of the sweep alone
 
 	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
 	wg   sync.WaitGroup // goroutines of connections
@@ -133,7 +138,9 @@ func New(o Options) (_ *Server, err error) {
 		sessions: sessions{bucket: o.Sessions, wake: make(chan struct{}, 1), stored: map[string]stored{}}, retention: o.Retention, lifecycle: o.Lifecycle,
 		clients: map[string]*client{}, waiting: map[net.Conn]struct{}{},
 	}
-	s.noise = noise{logger: o.Logger, now: o.Now}
+	s.noise = noise{&ingest.Noise{Logger: o.Logger, Now: o.Now}}
+	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: o.Logger, Now: o.Now}, Authorizer: o.Authorizer}
+	s.keeper, _ = o.Authorizer.(auth.Keeper)
 	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
 	s.routes.retained = retained{
 		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
@@ -177,7 +184,7 @@ func loopback(addr string) bool {
 }
 
 func (s *Server) listen(kind auth.Listener, addr string) error {
-	ln, err := net.Listen("tcp", addr)
+	ln, err := ingest.Listen(addr)
 	if err != nil {
 		return fmt.Errorf("mqtt: %w", err)
 	}
@@ -286,16 +293,32 @@ func (s *Server) accept(ctx context.Context, ln listener) {
 			}
 			continue
 		}
-		s.wg.Go(func() { s.serve(nc, ln.kind, nil) })
+		e := entry{kind: ln.kind}
+		if ln.kind == auth.TLS {
+			e.config = s.tlsConfig
+		}
+		s.wg.Go(func() { s.serve(nc, e) })
 	}
 }
 
+// Serve takes over a connection that came in by the one port: TLS, with config,
+// begins with the next byte. It returns at once; Run waits for the connection.
+func (s *Server) Serve(nc net.Conn, config *tls.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.running {
+		nc.Close()
+		return
+	}
+	s.wg.Go(func() { s.serve(nc, entry{kind: auth.TLS, config: config, known: &auth.Connection{Mux: true}}) })
+}
+
 // sweep looks for clients that have been silent for longer than one and a half
-// keep-alives.
+// keep-alives, or whose time is up.
 func (s *Server) sweep(ctx context.Context) {
 	t := time.NewTicker(s.safety.KeepAliveTick)
 	defer t.Stop()
-	var overdue []*client
+	var overdue, expired []*client
 	for {
 		select {
 		case <-t.C:
@@ -310,6 +333,9 @@ func (s *Server) sweep(ctx context.Context) {
 			if c.idle.Load() && now-c.lastRead.Load() > int64(c.keepAlive+c.keepAlive/2) {
 				overdue = append(overdue, c)
 			}
+			if e := c.principal.Expires; !e.IsZero() && now >= e.UnixNano() {
+				expired = append(expired, c)
+			}
 		}
 		s.mu.Unlock()
 		for i, c := range overdue {
@@ -317,7 +343,29 @@ func (s *Server) sweep(ctx context.Context) {
 			overdue[i] = nil
 		}
 		overdue = overdue[:0]
+		for i, c := range expired {
+			c.end(faultf(codeNotAuthorized, "expired", "the time its credentials give the connection is up"))
+			expired[i] = nil
+		}
+		expired = expired[:0]
+		s.reconsider()
 	}
+}
+
+// DisconnectSession ends the connection p was made for, and reports whether it
+// was there.
+func (s *Server) DisconnectSession(p *auth.Principal) bool {
+	s.mu.Lock()
+	c := s.clients[p.ClientID]
+	if c != nil && c.principal != p {
+		c = nil
+	}
+	s.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	c.end(faultf(codeNotAuthorized, "withdrawn", "the principal may no longer connect"))
+	return true
 }
 
 // Disconnect ends the connection of a client id, and reports whether there was
@@ -380,34 +428,7 @@ func (s *Server) Clients() []ClientInfo {
 	return out
 }
 
-// noise writes log lines that clients can provoke: at most ten a second, the
-// rest is counted and told with the next one.
-type noise struct {
-	logger *slog.Logger
-	now    func() time.Time
+// noise writes log lines that clients can provoke.
+type noise struct{ *ingest.Noise }
 
-	mu      sync.Mutex
-	second  int64
-	lines   int
-	skipped int
-}
-
-func (n *noise) warn(msg string, args ...any) {
-	n.mu.Lock()
-	if s := n.now().Unix(); s != n.second {
-		n.second, n.lines = s, 0
-	}
-	n.lines++
-	if n.lines > 10 {
-		n.skipped++
-		n.mu.Unlock()
-		return
-	}
-	skipped := n.skipped
-	n.skipped = 0
-	n.mu.Unlock()
-	if skipped > 0 {
-		args = append(args, "suppressed", skipped)
-	}
-	n.logger.Warn(msg, args...)
-}
+func (n noise) warn(msg string, args ...any) { n.Warn(msg, args...) }

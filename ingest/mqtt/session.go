@@ -197,11 +197,7 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 
 // may asks for the delivery. The caller holds s.mu.
 func (s *session) may(e *event.Event) bool {
-	if s.c.s.authz.May(s.c.principal, auth.Receive, string(e.Topic)) {
-		return true
-	}
-	s.c.s.m.denials.WithLabelValues(auth.Receive.String()).Inc()
-	return false
+	return s.c.s.may(s.c.principal, auth.Receive, string(e.Topic))
 }
 
 // put encodes the encoder's event into the buffer, and returns where it and its
@@ -359,7 +355,12 @@ func (s *session) pump() {
 	}
 }
 
+// sendWaiting sends what was allowed when it came, if it is still. The caller
+// holds s.mu.
 func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time, retained bool) {
+	if !s.may(w.e) {
+		return
+	}
 	x.reset(w.e, now)
 	s.send(x, min(w.e.QoS, w.sub.qos), w.retain, s.ids(w.sub, w.e), retained)
 }

@@ -78,8 +78,7 @@ func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
 		c.s.m.denials.WithLabelValues("reserved").Inc()
 		return "", codeNotAuthorized, nil
 	}
-	if !c.s.authz.May(c.principal, auth.Subscribe, text) {
-		c.s.m.denials.WithLabelValues(auth.Subscribe.String()).Inc()
+	if !c.s.may(c.principal, auth.Subscribe, text) {
 		return "", codeNotAuthorized, nil
 	}
 	return f, codeSuccess, nil

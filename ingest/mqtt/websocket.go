@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,12 +16,13 @@ import (
 )
 
 // WebSocket returns a handler that serves MQTT over WebSocket, subprotocol
-// "mqtt". tlsState gives the TLS state of a request's connection; a WebSocket
+// "mqtt". What is known of the connection comes with the request's context
+// (auth.WithConnection); without that, tlsState gives its TLS state. A WebSocket
 // without TLS counts as the plain listener.
 func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) http.Handler {
 	up := websocket.Upgrader{
 		ReadBufferSize: 1 << 10, WriteBufferPool: &writeBuffers, WriteBufferSize: 4 << 10,
-		Subprotocols: []string{"mqtt"}, HandshakeTimeout: s.safety.ConnectTimeout,
+		Subprotocols: subprotocols, HandshakeTimeout: s.safety.ConnectTimeout,
 		// Devices send no Origin. A browser does, and brings no credentials of
 		// its own accord: what authenticates is in the request or in CONNECT. A
 		// client certificate would be brought, so its origin must be this host.
@@ -29,7 +31,7 @@ func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) ht
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		offered := false
 		for _, p := range websocket.Subprotocols(r) {
-			offered = offered || p == "mqtt"
+			offered = offered || slices.Contains(subprotocols, p)
 		}
 		if !offered {
 			http.Error(w, "the WebSocket subprotocol must be mqtt", http.StatusBadRequest)
@@ -45,19 +47,26 @@ func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) ht
 		s.wg.Add(1)
 		s.mu.Unlock()
 		defer s.wg.Done()
-		state := tlsState(r)
+		known := auth.ConnectionFrom(r.Context())
+		if known == nil {
+			known = &auth.Connection{TLS: tlsState(r), HTTP: &auth.Request{Request: r}}
+		}
 		wc, err := up.Upgrade(w, r, nil)
 		if err != nil {
 			return // answered by the upgrader
 		}
 		wc.SetReadLimit(int64(s.limits.PacketBytes) + 16)
 		kind := auth.WebSocket
-		if state == nil {
+		if known.TLS == nil {
 			kind = auth.Plain
 		}
-		s.serve(&wsConn{Conn: wc}, kind, state)
+		s.serve(&wsConn{Conn: wc}, entry{kind: kind, known: known})
 	})
 }
+
+// subprotocols are the names of MQTT, whatever its version. The second one is
+// what older clients say, the AWS IoT Device SDK v1 for JavaScript among them.
+var subprotocols = []string{"mqtt", "mqttv3.1"}
 
 var writeBuffers pool
 

@@ -34,6 +34,7 @@ type Config struct {
 	Events Events
 	Dead   Dead
 	Retry  Retry
+	Shadow Shadow
 	HTTP   HTTP
 	Safety Safety
 	API    API
@@ -46,13 +47,16 @@ type Listen struct {
 	MQTT  string // plain text, loopback only, no credentials
 	MQTTS string
 	HTTPS string
+	Mux   string // serves everything over TLS
 	API   string
 	NATS  string // for data teams
 }
 
-// TLS is about the server certificate Weir makes for itself.
+// TLS is about server certificates.
 type TLS struct {
-	Names []string // DNS names and addresses beside localhost and the loopback addresses
+	Names    []string // DNS names and addresses beside localhost and the loopback addresses
+	CertsDir string   // folder of the owner's certificates; "": none
+	Policy   string   // one of AWS's security policies
 }
 
 // NATS points to an external cluster; an empty URL means the embedded server.
@@ -75,6 +79,14 @@ type Dead struct{ MaxBytes int64 }
 type Retry struct {
 	For   time.Duration
 	Tries string // "weir", "aws"
+}
+
+// Shadow is about shadows. A duration of 0 means never, or without end.
+type Shadow struct {
+	History  int // entries of each shadow's past
+	Keep     time.Duration
+	Resend   time.Duration
+	Diverged time.Duration
 }
 
 // HTTP is about webhooks.

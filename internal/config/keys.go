@@ -59,10 +59,12 @@ var Keys = []Key{
 
 	address("listen.mqtt", "", func(c *Config) *string { return &c.Listen.MQTT },
 		"MQTT in plain text, without credentials. Loopback only, for development. Empty: off.").dev("127.0.0.1:1883"),
-	address("listen.mqtts", "127.0.0.1:8883", func(c *Config) *string { return &c.Listen.MQTTS },
-		"MQTT over TLS with client certificates. Empty: off."),
-	address("listen.https", "127.0.0.1:8443", func(c *Config) *string { return &c.Listen.HTTPS },
-		"HTTPS publish, POST /topics/<topic>, with client certificates. Empty: off."),
+	address("listen.mqtts", "localhost:8883", func(c *Config) *string { return &c.Listen.MQTTS },
+		"MQTT over TLS with client certificates. localhost: both loopback addresses; [::]: every interface, IPv4 and IPv6. Empty: off."),
+	address("listen.https", "localhost:8443", func(c *Config) *string { return &c.Listen.HTTPS },
+		"HTTPS publish, POST /topics/<topic>, and shadows, with client certificates. Empty: off."),
+	address("listen.mux", "localhost:4443", func(c *Config) *string { return &c.Listen.Mux },
+		"The one port that serves MQTT, MQTT over WebSocket and HTTPS by ALPN name, as AWS does on 443: with client certificates, Signature Version 4 and custom authorizers. Empty: off."),
 	address("listen.api", "127.0.0.1:8080", func(c *Config) *string { return &c.Listen.API },
 		"The control API the command line uses, /healthz and /metrics. Plain HTTP with a bearer token: put a TLS proxy in front of it before it leaves the machine."),
 	address("listen.nats", "127.0.0.1:4222", func(c *Config) *string { return &c.Listen.NATS },
@@ -70,6 +72,11 @@ var Keys = []Key{
 
 	list("tls.names", "", func(c *Config) *[]string { return &c.TLS.Names },
 		"Names and addresses devices connect to, for the certificate Weir makes for itself; localhost, 127.0.0.1 and ::1 are always in it."),
+
+	text("tls.certs_dir", "folder", "", func(c *Config) *string { return &c.TLS.CertsDir }, nil,
+		"Your own server certificates, each shown for the names in it: NAME.crt and NAME.key, or NAME/fullchain.pem and NAME/privkey.pem, or NAME/tls.crt and NAME/tls.key, and to be stapled NAME.ocsp or NAME/ocsp.der. Read again when a file changes, so an ACME client may write there. Empty: the certificate Weir makes for itself."),
+	choice("tls.policy", domainPolicies[0], domainPolicies, func(c *Config) *string { return &c.TLS.Policy },
+		"TLS versions, by AWS's names of security policies. The suites of TLS 1.2 are AWS's that are forward secret. A domain configuration may name another policy."),
 
 	text("nats.url", "text", "", func(c *Config) *string { return &c.NATS.URL }, optional(checkNATSURL),
 		"An external NATS cluster, nats://host:port or tls://host:port, several with commas. Empty: the embedded server."),
@@ -90,6 +97,15 @@ var Keys = []Key{
 		"How long an action waits for a destination that cannot be reached before its results go to the error action."),
 	choice("retry.tries", "weir", []string{"weir", "aws"}, func(c *Config) *string { return &c.Retry.Tries },
 		"What counts as a try. weir: an answer only; time-outs and refused connections wait up to retry.for. aws: those too, so a destination that is away loses results to the error action as it does at AWS."),
+
+	count("shadow.history", "64", 1, 1000, func(c *Config) *int { return &c.Shadow.History },
+		"How many versions of each shadow are kept, at least: versions made in the same moment count as one. Older ones go."),
+	duration("shadow.keep", "0s", 0, 10*365*24*time.Hour, func(c *Config) *time.Duration { return &c.Shadow.Keep },
+		"How long versions of a shadow can be looked at after a newer one has come. 0s: as long as shadow.history keeps them."),
+	duration("shadow.resend", "0s", 0, 30*24*time.Hour, func(c *Config) *time.Duration { return &c.Shadow.Resend },
+		"Send a delta again when no report has answered it for this long, then at twice the distance each time, up to 1h. 0s: never, as AWS does."),
+	duration("shadow.diverged", "0s", 0, 365*24*time.Hour, func(c *Config) *time.Duration { return &c.Shadow.Diverged },
+		"Publish an event on $aws/events/shadow/diverged/<thing>[/<shadow>] when the desired state of a shadow has not been reported for this long. 0s: never."),
 
 	boolean("http.allow_private", "false", func(c *Config) *bool { return &c.HTTP.AllowPrivate },
 		"Allow webhooks to private and loopback addresses, and plain http. Off, the address is checked when it is dialled.").dev("true"),
@@ -118,6 +134,9 @@ var Keys = []Key{
 	boolean("debug.pprof", "false", func(c *Config) *bool { return &c.Debug.Pprof },
 		"Serve Go profiles at /debug/pprof/ of the control API, with the admin token."),
 }
+
+// domainPolicies are the TLS policies, the default first.
+var domainPolicies = []string{"IoTSecurityPolicy_TLS13_1_2_2022_10", "IoTSecurityPolicy_TLS13_1_3_2022_10", "IoTSecurityPolicy_TLS12_1_2_2022_10"}
 
 // Lookup returns the key written as path, or nil.
 func Lookup(path string) *Key {

@@ -17,7 +17,7 @@ import (
 // Config names a bucket.
 type Config struct {
 	Name    string // letters, digits, - and _
-	History int    // values kept of each key; default 1, at most 64
+	History int    // values kept of each key; default 1, at most MaxHistory
 }
 
 // Entry is one value of a key.
@@ -38,6 +38,9 @@ type Change struct {
 
 // MaxValue bounds a value, in bytes.
 const MaxValue = jet.MaxMessage
+
+// MaxHistory bounds the values that are kept of a key.
+const MaxHistory = 1000
 
 // Bucket is a set of keys with values and revisions. Its methods may be called
 // concurrently; changes wait for the log's Run.
@@ -64,8 +67,8 @@ func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 	if c.History == 0 {
 		c.History = 1
 	}
-	if c.History < 1 || c.History > 64 {
-		return nil, errs.Errorf(op, errs.Invalid, "history of %d values: must be 1 to 64", c.History)
+	if c.History < 1 || c.History > MaxHistory {
+		return nil, errs.Errorf(op, errs.Invalid, "history of %d values: must be 1 to %d", c.History, MaxHistory)
 	}
 	s := log.Store()
 	b := &Bucket{
@@ -421,19 +424,26 @@ func (b *Bucket) current(ctx context.Context, prefix string) ([]Entry, uint64, e
 // Scan calls f for the values of all keys with the prefix, sorted by key, as
 // they were at one moment. It ends with f's first error.
 func (b *Bucket) Scan(ctx context.Context, prefix string, f func(Entry) error) error {
-	all, _, err := b.current(ctx, prefix)
+	_, err := b.Load(ctx, prefix, f)
+	return err
+}
+
+// Load is Scan, and returns the revision from which Follow goes on without a
+// gap.
+func (b *Bucket) Load(ctx context.Context, prefix string, f func(Entry) error) (revision uint64, err error) {
+	all, seen, err := b.current(ctx, prefix)
 	if err != nil {
-		return wrap("kv.Scan", err)
+		return 0, wrap("kv.Scan", err)
 	}
 	for _, e := range all {
 		if len(e.Value) == 0 {
 			continue
 		}
 		if err := f(e); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return seen, nil
 }
 
 // Watch calls f with the values of all keys with the prefix, then with a zero
@@ -441,17 +451,18 @@ func (b *Bucket) Scan(ctx context.Context, prefix string, f func(Entry) error) e
 // key comes as a change with an empty value. Changes of one key that follow
 // each other fast may come as the last one alone.
 func (b *Bucket) Watch(ctx context.Context, prefix string, f func(Entry)) error {
-	const op = "kv.Watch"
-	all, seen, err := b.current(ctx, prefix)
+	seen, err := b.Load(ctx, prefix, func(e Entry) error { f(e); return nil })
 	if err != nil {
-		return ended(ctx, wrap(op, err))
-	}
-	for _, e := range all {
-		if len(e.Value) > 0 {
-			f(e)
-		}
+		return ended(ctx, wrap("kv.Watch", err))
 	}
 	f(Entry{})
+	return b.Follow(ctx, prefix, seen, f)
+}
+
+// Follow calls f with every change behind a revision, as Watch does, until ctx
+// ends; it returns nil then.
+func (b *Bucket) Follow(ctx context.Context, prefix string, revision uint64, f func(Entry)) error {
+	seen := revision
 	filter := prefixFilter(b.root, prefix)
 	for {
 		if err := b.settled(ctx, seen+1); err != nil {

@@ -20,11 +20,17 @@ type Endpoints struct {
 	MQTT      string `json:"mqtt,omitempty"`
 	MQTTS     string `json:"mqtts,omitempty"`
 	HTTPS     string `json:"https,omitempty"`
+	Mux       string `json:"mux,omitempty"` // the one port that serves everything over TLS
 	NATS      string `json:"nats,omitempty"`
 	CAFile    string `json:"caFile,omitempty"`
 	CertFile  string `json:"certFile,omitempty"` // a client certificate for the owner's own tools
 	KeyFile   string `json:"keyFile,omitempty"`
 	TokenFile string `json:"tokenFile"`
+
+	// Of the AWS APIs.
+	AccessKeyFile string `json:"accessKeyFile"` // in the form of the AWS clients' credentials file
+	Region        string `json:"region"`
+
 	NATSCreds string `json:"natsCreds,omitempty"`
 }
 

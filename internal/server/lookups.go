@@ -15,5 +15,6 @@ func (s *Server) lookups(ctx context.Context) eval.Lookups {
 	if err != nil {
 		s.logger.Warn("rules that look up AWS services are refused", "err", err)
 	}
+	l.Shadow = s.shadows
 	return l
 }

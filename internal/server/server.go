@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,18 +32,24 @@ import (
 	"github.com/weir-iot/weir/actions/republish"
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/control/awsapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/ingest/auth/custom"
+	"github.com/weir-iot/weir/ingest/domain"
 	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/ingest/mqtt"
+	"github.com/weir-iot/weir/ingest/mux"
 	"github.com/weir-iot/weir/internal/config"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/internal/rulefolder"
 	"github.com/weir-iot/weir/internal/telemetry"
+	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/replay"
+	"github.com/weir-iot/weir/shadow"
 )
 
 // Options are what a Server needs beside its configuration.
@@ -71,6 +78,10 @@ type Server struct {
 
 	log          *eventlog.Log
 	ca           *auth.CA
+	things       *registry.Registry
+	directory    *directory
+	policies     *auth.Policies
+	authn        *auth.Registered
 	localS3      *localstore.Server // nil: AWS as the environment says
 	destinations *webhook.Destinations
 	language     rules.SQL
@@ -81,10 +92,17 @@ type Server struct {
 	store        *rules.Store
 	engine       *rules.Engine
 	jobs         *replay.Jobs
+	shadows      *shadow.Service
+	domains      *domains
+	names        *domain.Names
+	authorizers  *custom.Authenticator
+	methods      *mux.Methods
 	gateway      *mqtt.Server
+	mux          *mux.Server   // nil: not served
 	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
+	aws          *awsapi.API
 	api          *control.Server
 	apiListener  net.Listener
 
@@ -112,10 +130,15 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openFolder,
 		s.openLog,
 		s.openCA,
+		s.openRegistry,
+		s.openAuth,
 		s.openActions,
+		s.openShadows,
 		s.openRules,
 		s.openTrials,
+		s.openIdentity,
 		s.openGateway,
+		s.openAWS,
 		s.openControl,
 		s.openRulesFolder,
 	} {
@@ -131,15 +154,24 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 func (s *Server) Run(ctx context.Context) error {
 	parts := newStack(s.logger)
 	parts.start("log", s.log.Run)
+	parts.start("registry", s.things.Run)
+	if err := s.registerOwner(ctx); err != nil {
+		return errors.Join(err, parts.stop())
+	}
 	if s.localS3 != nil {
 		parts.start("S3", s.localS3.Run)
 	}
 	parts.start("HTTP destinations", s.destinations.Run)
 	parts.start("rules engine", s.engine.Run)
 	parts.start("canaries and backfills", s.jobs.Run)
+	parts.start("shadows", s.shadows.Run)
+	parts.start("custom authorizers", s.authorizers.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
+	}
+	if s.mux != nil {
+		parts.start("one port", s.mux.Run)
 	}
 	parts.start("control API", func(ctx context.Context) error { return s.api.Run(ctx, s.apiListener) })
 	if s.folder != nil {
@@ -318,13 +350,17 @@ func (s *Server) limits() ingest.Limits {
 	return ingest.AWS()
 }
 
-func (s *Server) openGateway(ctx context.Context) error {
-	limits, safety := s.limits(), ingest.DefaultSafety()
+func (s *Server) safety() ingest.Safety {
+	safety := ingest.DefaultSafety()
 	safety.ConnectTimeout = s.cfg.Safety.ConnectTimeout
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
-	authenticator := &auth.Own{CA: s.ca}
+	return safety
+}
+
+func (s *Server) openGateway(ctx context.Context) error {
+	limits, safety := s.limits(), s.safety()
 	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
 	if err != nil {
 		return err
@@ -335,9 +371,9 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: authenticator, Authorizer: auth.AllowAll{},
+		Authenticator: s.methods, Authorizer: s.policies,
 		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
-		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
+		TLSConfig: s.names.TLSConfig(mqtt.Protocols...),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
 	})
 	if err != nil {
@@ -351,20 +387,29 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if a := gw.Addr(auth.TLS); a != nil {
 		s.endpoints.MQTTS = a.String()
 	}
-	if s.cfg.Listen.HTTPS == "" {
+	if err := s.openMux(); err != nil {
+		return err
+	}
+	if s.cfg.Listen.HTTPS == "" && s.mux == nil {
 		return nil
 	}
-	s.https, err = https.New(https.Options{
-		Log: s.log, Authenticator: authenticator, Authorizer: auth.AllowAll{}, Limits: limits, Addr: s.cfg.Listen.HTTPS,
-		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: https.Protocols, SNIOptional: limits.SNIOptional}),
-		MQTT:      gw.WebSocket(https.TLSState),
-		Logger:    s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
-	})
+	o := https.Options{
+		Log: s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
+		TLSConfig: s.names.TLSConfig(https.Protocols...),
+		MQTT:      gw.WebSocket(https.TLSState), Data: http.HandlerFunc(s.serveData),
+		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
+	}
+	if s.mux != nil {
+		o.Mux, o.MuxTLSConfig = s.mux.HTTP(), s.names.MuxTLSConfig(https.Protocols...)
+	}
+	s.https, err = https.New(o)
 	if err != nil {
 		return portTaken("listen.https", s.cfg.Listen.HTTPS, err)
 	}
 	s.onClose(func() error { s.https.Close(); return nil })
-	s.endpoints.HTTPS = s.https.Addr().String()
+	if a := s.https.Addr(); a != nil {
+		s.endpoints.HTTPS = a.String()
+	}
 	return nil
 }
 
@@ -374,8 +419,8 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Trials: &trials{s}, Explainer: &explainer{s},
-		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Trials: &trials{s}, Explainer: &explainer{s}, Shadows: s.shadows, Registry: people{s.things, string(s.ca.PEM())},
+		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()
@@ -394,6 +439,8 @@ func (s *Server) openControl(context.Context) error {
 	s.endpoints.DataDir = s.dataDir
 	s.endpoints.API = "http://" + s.apiListener.Addr().String()
 	s.endpoints.TokenFile = filepath.Join(s.dataDir, control.TokenFile)
+	s.endpoints.AccessKeyFile = filepath.Join(s.dataDir, control.AccessKeyFile)
+	s.endpoints.Region = s.cfg.Region
 	s.onClose(func() error {
 		if err := os.Remove(filepath.Join(s.dataDir, EndpointsFile)); !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -82,7 +82,7 @@ func build(t testing.TB, opts []Option) *options {
 func (o *options) config() *config.Config {
 	c := config.Default(true)
 	c.DataDir, c.Durability = o.dir, "os"
-	for _, a := range []*string{&c.Listen.MQTT, &c.Listen.MQTTS, &c.Listen.HTTPS, &c.Listen.API, &c.Listen.NATS} {
+	for _, a := range []*string{&c.Listen.MQTT, &c.Listen.MQTTS, &c.Listen.HTTPS, &c.Listen.Mux, &c.Listen.API, &c.Listen.NATS} {
 		*a = "127.0.0.1:0"
 	}
 	for _, f := range o.set {

@@ -1,0 +1,194 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/ingest/policy"
+	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/topic"
+	"github.com/weir-iot/weir/registry"
+)
+
+// openAuth opens who is let in and what is allowed: certificates and policies of
+// the registry.
+func (s *Server) openAuth(context.Context) error {
+	s.directory = newDirectory(s.things)
+	s.policies = auth.NewPolicies(auth.PoliciesOptions{
+		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Generation: s.directory.Generation,
+		Logger: s.logger.With("room", "auth"), Now: s.now,
+	})
+	var err error
+	s.authn, err = auth.NewRegistered(auth.RegisteredOptions{
+		Directory: s.directory, Policies: s.policies, Registrar: s.directory, Announce: s.announce,
+		Registerer: s.registry, Now: s.now,
+	})
+	return err
+}
+
+// directory is the registry as ingest/auth asks it.
+type directory struct {
+	r          *registry.Registry
+	generation atomic.Uint64
+}
+
+func newDirectory(r *registry.Registry) *directory {
+	d := &directory{r: r}
+	r.OnChange(func(c registry.Change) {
+		switch c.Kind {
+		case registry.KindThing, registry.KindGroup, registry.KindMember, registry.KindCertificate, registry.KindCA,
+			registry.KindPolicy, registry.KindPrincipal, registry.KindAttachment, registry.KindAccessKey:
+			d.generation.Add(1)
+		}
+	})
+	return d
+}
+
+// Generation implements auth.Directory, as the others do.
+func (d *directory) Generation() uint64 { return d.generation.Load() }
+
+func (d *directory) Certificate(id string) (*auth.Certificate, bool) {
+	c, err := d.r.Certificate(id)
+	if err != nil {
+		return nil, false
+	}
+	return &auth.Certificate{ID: c.ID, Status: auth.Status(c.Status), CA: c.CAID, Registered: c.CreatedAt}, true
+}
+
+func (d *directory) CA(id string) (*auth.CA509, bool) {
+	c, err := d.r.CACertificate(id)
+	if err != nil {
+		return nil, false
+	}
+	return authority(c), true
+}
+
+func authority(c *registry.CACertificate) *auth.CA509 {
+	out := &auth.CA509{ID: c.ID, Status: auth.Status(c.Status), Certificate: c.Certificate(), AutoRegistration: c.AutoRegistration}
+	if c.Config != nil {
+		out.Template = c.Config.TemplateName
+		if out.Template == "" {
+			out.Template = c.Config.TemplateBody
+		}
+	}
+	return out
+}
+
+func (d *directory) CAsOf(leaf *x509.Certificate) []*auth.CA509 {
+	var out []*auth.CA509
+	for _, c := range d.r.CAsOf(leaf) {
+		out = append(out, authority(c))
+	}
+	return out
+}
+
+func (d *directory) ThingsOf(id string) []auth.Attachment {
+	var out []auth.Attachment
+	for p := (registry.Page{}); ; {
+		list, next, err := d.r.ThingsOf(id, "", p)
+		if err != nil {
+			return nil
+		}
+		for _, t := range list {
+			out = append(out, auth.Attachment{Thing: t.Thing, Exclusive: t.Type == registry.Exclusive})
+		}
+		if next == "" {
+			return out
+		}
+		p.Token = next
+	}
+}
+
+func (d *directory) Thing(name string) (*policy.Thing, bool) {
+	t, err := d.r.Thing(name)
+	if err != nil {
+		return nil, false
+	}
+	return &policy.Thing{Name: t.Name, Type: t.Type, Attributes: t.Attributes}, true
+}
+
+// PoliciesOf returns nothing where the certificate is not known any more: then
+// nothing is allowed.
+func (d *directory) PoliciesOf(id, thing string) []auth.Policy {
+	list, err := d.r.EffectivePolicies(id, thing)
+	if err != nil {
+		return nil
+	}
+	out := make([]auth.Policy, len(list))
+	for i, p := range list {
+		out[i] = auth.Policy{Name: p.Policy.Name, Document: p.Policy.Document()}
+	}
+	return out
+}
+
+// RegisterPending implements auth.Registrar.
+func (d *directory) RegisterPending(ctx context.Context, leaf *x509.Certificate, _ *auth.CA509) error {
+	_, _, isNew, err := d.r.AutoRegister(ctx, leaf)
+	if err == nil && !isNew {
+		return errs.E("server.RegisterPending", errs.Exists, nil)
+	}
+	return err
+}
+
+// announce tells rules and subscribers of a certificate that waits for its
+// activation.
+// Source: AWS IoT Core developer guide, "Automatic/Just-in-time registration".
+func (s *Server) announce(ctx context.Context, r *auth.Registration) error {
+	name, err := topic.ParseName("$aws/events/certificates/registered/"+r.CA, topic.Limits{})
+	if err != nil {
+		return err
+	}
+	payload, err := json.Marshal(struct {
+		CertificateID string `json:"certificateId"`
+		CA            string `json:"caCertificateId"`
+		Timestamp     int64  `json:"timestamp"`
+		Status        string `json:"certificateStatus"`
+		Account       string `json:"awsAccountId"`
+		Registered    string `json:"certificateRegistrationTimestamp"`
+	}{r.Certificate, r.CA, r.At.UnixMilli(), string(auth.PendingActivation), s.cfg.AccountID, strconv.FormatInt(r.Registered.UnixMilli(), 10)})
+	if err != nil {
+		return err
+	}
+	return s.log.Publish(ctx, &event.Event{
+		Topic: name, Payload: payload, Principal: r.Certificate, Received: r.At.UTC().Truncate(time.Millisecond), QoS: 1, Protocol: event.Server,
+	})
+}
+
+// ownerPolicy is the policy of the owner's own certificate.
+const ownerPolicy = "WeirOwnerMayDoEverything"
+
+const ownerDocument = `{
+  "Version": "2012-10-17",
+  "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]
+}`
+
+// registerOwner makes the certificate of the owner's own tools known, once, with
+// a policy that allows all. What the owner changes of it later stays changed.
+func (s *Server) registerOwner(ctx context.Context) error {
+	pem, err := os.ReadFile(s.endpoints.CertFile)
+	if err != nil {
+		return err
+	}
+	return s.things.Change(ctx, "server.registerOwner", func(tx *registry.Tx) error {
+		c, err := tx.RegisterCertificate(registry.RegisterCertificate{PEM: string(pem), WithoutCA: true, Status: registry.Active})
+		if registry.CodeOf(err) == registry.Exists {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Policy(ownerPolicy); registry.CodeOf(err) == registry.NotFound {
+			if _, err := tx.CreatePolicy(ownerPolicy, ownerDocument, nil); err != nil {
+				return err
+			}
+		}
+		return tx.AttachPolicy(ownerPolicy, s.things.CertificateARN(c.ID))
+	})
+}
