@@ -400,7 +400,7 @@ func (c *client) connack(asked uint16, assigned, present bool) error {
 	}
 	flag(packets.PropWildcardSubAvailable, true)
 	flag(packets.PropSubIDAvailable, l.SubscriptionIDs)
-	flag(packets.PropSharedSubAvailable, false)
+	flag(packets.PropSharedSubAvailable, true)
 	if d := time.Duration(asked) * time.Second; d != c.keepAlive {
 		u16(packets.PropServerKeepAlive, int(c.keepAlive/time.Second))
 	}

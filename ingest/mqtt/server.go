@@ -101,6 +101,7 @@ type listener struct {
 type routes struct {
 	mu       sync.RWMutex
 	trie     *topic.Trie[*subscription]
+	shares   map[topic.Filter]*share // by $share/<group>/<filter>
 	retained retained
 }
 
@@ -137,6 +138,7 @@ func New(o Options) (_ *Server, err error) {
 	}
 	s.noise = noise{logger: o.Logger, now: o.Now}
 	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
+	s.routes.shares = map[topic.Filter]*share{}
 	s.routes.retained = retained{
 		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
 		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),
