@@ -70,6 +70,8 @@ type client struct {
 	payloads []byte        // room for payloads of the packets read with one read
 	events   []event.Event // the same for events
 	counted  [2]int        // publishes by QoS, not yet in the metrics
+	rate     struct{ publishes, bytes bucket }
+	delayed  bool
 }
 
 // name is a topic name of the client's that has been checked.
@@ -255,6 +257,9 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 		s.m.denials.WithLabelValues(auth.Connect.String()).Inc()
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
+	if n := s.rates.Connects; n > 0 && !s.connects.try(id, n, s.now()) {
+		return c.violation("connect_rate", codeConnectRate, "more CONNECTs of this client id than a second allows"), false
+	}
 	if f := c.takeWill(pk); f != nil {
 		return f, false
 	}
@@ -269,9 +274,7 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 			c.sess.window = min(c.sess.window, n)
 		}
 		c.maxPacket = int(min(pk.Properties.MaximumPacketSize, 1<<30))
-		if s.limits.TopicAliases > 0 {
-			c.aliases = nil // grown by the first alias
-		}
+		c.sess.alias.max = min(s.limits.TopicAliases, int(pk.Properties.TopicAliasMaximum))
 	}
 	c.keeps = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
 	switch {
@@ -623,7 +626,27 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
+		if n := c.s.rates.Bytes; n > 0 {
+			c.rate.bytes.rate = float64(n)
+			if wait := c.rate.bytes.take(len(body)+2, c.s.now()); wait > 0 && !c.delay(wait) {
+				return errEnded
+			}
+		}
 	}
+}
+
+// delay lets a connection wait that sends more bytes than a second allows. It
+// reports false where the connection has ended.
+func (c *client) delay(wait time.Duration) bool {
+	if !c.delayed {
+		c.delayed = true // once a connection
+		c.s.noise.warn("a connection is slowed down", "reason", "more bytes than a second allows", "clientId", c.id)
+	}
+	c.s.m.violations.WithLabelValues("byte_rate").Inc()
+	c.sess.mu.Lock()
+	c.sess.write()
+	c.sess.mu.Unlock()
+	return pause(c.ctx, wait)
 }
 
 // beforeRead writes what the packets so far have led to, and waits while a

@@ -28,6 +28,7 @@ type Options struct {
 	Authorizer    auth.Authorizer
 	Limits        ingest.Limits // the zero value: ingest.AWS()
 	Safety        ingest.Safety // the zero value: ingest.DefaultSafety()
+	Rates         ingest.Rates  // the zero value: none
 
 	Retained Bucket // of the retained messages; nil: there are none, and clients are told
 
@@ -58,6 +59,8 @@ type Server struct {
 	authz     auth.Authorizer
 	limits    ingest.Limits
 	safety    ingest.Safety
+	rates     ingest.Rates
+	connects  connectRate
 	tlsConfig *tls.Config
 	logger    *slog.Logger
 	noise     noise
@@ -129,7 +132,7 @@ func New(o Options) (_ *Server, err error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety,
+		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety, rates: o.Rates,
 		tlsConfig: o.TLSConfig, logger: o.Logger, now: o.Now,
 		routed:   make([]atomic.Uint64, o.Log.Partitions()),
 		handed:   make([]atomic.Uint64, o.Log.Partitions()),

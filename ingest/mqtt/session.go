@@ -93,8 +93,9 @@ type session struct {
 	retained               []waiting // retained messages to send; the log cannot be asked for them again
 	places                 []place
 	subs                   map[topic.Filter]*subscription
-	parked                 int      // places that wait for room
-	withID                 int      // subscriptions that have an identifier
+	parked                 int // places that wait for room
+	withID                 int // subscriptions that have an identifier
+	alias                  aliases
 	shares                 []*share // replaced, never changed
 
 	// Of a session that outlives its connection.
@@ -225,15 +226,22 @@ func (s *session) put(x *encoder, qos byte, retain bool, ids []uint32) (at, pid 
 	}
 	s.buffer()
 	at = len(s.buf)
-	if ids == nil {
+	alias, known := uint16(0), false
+	if s.alias.max > 0 {
+		alias, known = s.alias.get(e.Topic)
+	}
+	if ids == nil && alias == 0 {
 		enc := x.get(s.c.v5, qos, retain)
 		s.buf = append(s.buf, enc.b...)
 		pid = at + enc.pid
 	} else {
-		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids)
+		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids, alias, known)
 	}
 	if s.c.maxPacket > 0 && len(s.buf)-at > s.c.maxPacket {
 		s.buf = s.buf[:at]
+		if alias > 0 && !known {
+			s.alias.unsent(e.Topic)
+		}
 		if at == 0 {
 			s.write()
 		}

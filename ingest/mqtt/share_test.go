@@ -261,8 +261,8 @@ func TestSharedSubscriptionWithMembersThatComeAndGo(t *testing.T) {
 				}
 				p := r.dial()
 				p.v5 = true
-				p.send(connectPacket(5, fmt.Sprint("m", k), byte(2*(k%2)), 60, append(expiry(uint32(600*(k%2))), packets.PropReceiveMaximum, 0, byte(1+k*3))))
-				p.send(packet(packets.Subscribe<<4|2, append([]byte{0, 9, 0}, append(str("$share/g/#"), 1)...)))
+				p.nc.Write(connectPacket(5, fmt.Sprint("m", k), byte(2*(k%2)), 60, append(expiry(uint32(600*(k%2))), packets.PropReceiveMaximum, 0, byte(1+k*3))))
+				p.nc.Write(packet(packets.Subscribe<<4|2, append([]byte{0, 9, 0}, append(str("$share/g/#"), 1)...)))
 				for i := 0; i < 20+17*k; {
 					h, body, err := p.read()
 					if err != nil {

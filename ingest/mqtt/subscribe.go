@@ -28,7 +28,7 @@ func (c *client) onSubscribe(body []byte) error {
 	for i := range pk.Filters {
 		o := &pk.Filters[i]
 		if i >= c.s.limits.PerSubscribe {
-			c.s.m.violations.WithLabelValues("per_subscribe").Inc()
+			c.limited("per_subscribe", "more topic filters in a SUBSCRIBE than the limit")
 			codes[i] = codeQuota
 			continue
 		}
@@ -68,13 +68,13 @@ func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
 		return "", codeFilterInvalid, nil
 	}
 	if len(group) > c.s.limits.ShareName {
-		c.s.m.violations.WithLabelValues("share_name").Inc()
+		c.limited("share_name", "the name of a shared subscription is over the limit")
 		return "", codeFilterInvalid, nil
 	}
 	// A group's members may what the filter behind its name allows.
 	f, err := topic.ParseFilter(inner, c.s.limits.Topic())
 	if err != nil {
-		c.s.m.violations.WithLabelValues("filter").Inc()
+		c.limited("filter", err.Error())
 		return "", codeFilterInvalid, nil
 	}
 	if !ingest.Subscribe(f) {
@@ -86,6 +86,12 @@ func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
 		return "", codeNotAuthorized, nil
 	}
 	return topic.Filter(text), codeSuccess, nil
+}
+
+// limited notes a filter that is refused because a limit was exceeded.
+func (c *client) limited(limit, text string) {
+	c.s.m.violations.WithLabelValues(limit).Inc()
+	c.s.noise.warn("subscription refused", "reason", text, "clientId", c.id)
 }
 
 // subscribe puts the subscriptions in force and writes the SUBACK, at one
@@ -193,7 +199,7 @@ func (c *client) admit(subs []*subscription, codes []byte) map[topic.Filter]*sub
 		}
 		if s.subs[sub.filter] == nil && admitted[sub.filter] == nil {
 			if len(s.subs)+added >= c.s.limits.Subscriptions {
-				c.s.m.violations.WithLabelValues("subscriptions").Inc()
+				c.limited("subscriptions", "more subscriptions than the limit")
 				subs[i], codes[i] = nil, codeQuota
 				continue
 			}

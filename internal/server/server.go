@@ -303,13 +303,6 @@ func (s *Server) owner() string {
 	return ""
 }
 
-func (s *Server) limits() ingest.Limits {
-	if s.cfg.Limits == "relaxed" {
-		return ingest.Relaxed()
-	}
-	return ingest.AWS()
-}
-
 func (s *Server) openGateway(ctx context.Context) error {
 	limits, safety := s.limits(), ingest.DefaultSafety()
 	safety.ConnectTimeout = s.cfg.Safety.ConnectTimeout
@@ -328,7 +321,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
 		Authenticator: authenticator, Authorizer: auth.AllowAll{},
-		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
+		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
 	})
