@@ -61,6 +61,7 @@ type client struct {
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
+	noWill   atomic.Bool  // it is not to be published
 
 	// Of the read loop alone.
 	rd       reader
@@ -532,6 +533,9 @@ func (c *client) leave(err error) {
 	c.unsubscribeAll()
 	c.publishWill(f)
 	c.tellDisconnected(f)
+	c.s.mu.Lock()
+	c.s.departed.put(c.id, c.s.now(), disconnectReason(f))
+	c.s.mu.Unlock()
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
@@ -547,7 +551,7 @@ func (c *client) leave(err error) {
 
 // publishWill publishes the will of a client that did not take its leave.
 func (c *client) publishWill(f *fault) {
-	if c.will == nil || f == errDisconnect {
+	if c.will == nil || f == errDisconnect || c.noWill.Load() {
 		return
 	}
 	w := c.will

@@ -92,6 +92,8 @@ type Server struct {
 	running bool
 	clients map[string]*client // logged in, by client id
 	waiting map[net.Conn]struct{}
+
+	departed departed
 }
 
 type listener struct {
