@@ -52,6 +52,7 @@ type Options struct {
 		Claims(*http.Request) bool
 	}
 	Registry Registry
+	Clients  Clients
 
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
@@ -130,6 +131,9 @@ var routes = []route{
 	// Asked by the owners of web servers; the token says that they are.
 	{"GET /confirmdestination/{token}", true, (*Server).confirmDestination},
 	{"POST /weir/v1/registry/{operation}", false, (*Server).callRegistry},
+	{"GET /weir/v1/clients", false, (*Server).listClients},
+	{"GET /weir/v1/client", false, (*Server).getClient},
+	{"DELETE /weir/v1/client", false, (*Server).disconnectClient},
 	{"GET /weir/v1/dead", false, (*Server).listDead},
 	{"GET /weir/v1/dead/{seq}", false, (*Server).getDead},
 	{"POST /weir/v1/dead/redrive", false, (*Server).redrive},

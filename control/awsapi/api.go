@@ -66,6 +66,7 @@ type Options struct {
 	Destinations Destinations
 	Messages     Messages
 	Shadows      Shadows
+	Connections  Connections
 
 	// Endpoints returns host:port by endpoint type, for DescribeEndpoint. A type
 	// that is missing is refused.
@@ -86,7 +87,7 @@ type API struct {
 
 // New checks o and builds the table.
 func New(o Options) (*API, error) {
-	if o.Registry == nil || o.Rules == nil || o.Destinations == nil || o.Messages == nil || o.Shadows == nil || o.Endpoints == nil {
+	if o.Registry == nil || o.Rules == nil || o.Destinations == nil || o.Messages == nil || o.Shadows == nil || o.Connections == nil || o.Endpoints == nil {
 		return nil, errors.New("awsapi: a room is missing")
 	}
 	if o.Logger == nil {

@@ -83,6 +83,7 @@ func init() {
 		"line":           `[^\pC]*`,
 		"token":          `[a-zA-Z0-9-_]+`,
 		"payloadVersion": `[0-9-]+`,
+		"client":         `[^$][\s\S]*`,
 		"base64":         `[A-Za-z0-9+/]+={0,2}`,
 		"arn":            `arn:[!-~]+`,
 	} {

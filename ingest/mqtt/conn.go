@@ -62,6 +62,7 @@ type client struct {
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
+	noWill   atomic.Bool  // it is not to be published
 
 	// Of the read loop alone.
 	rd       reader
@@ -71,6 +72,8 @@ type client struct {
 	payloads []byte        // room for payloads of the packets read with one read
 	events   []event.Event // the same for events
 	counted  [2]int        // publishes by QoS, not yet in the metrics
+	rate     struct{ publishes, bytes bucket }
+	delayed  bool
 }
 
 // name is a topic name of the client's that has been checked.
@@ -276,6 +279,9 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	if !s.may(principal, auth.Connect, id) {
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
+	if n := s.rates.Connects; n > 0 && !s.connects.try(id, n, s.now()) {
+		return c.violation("connect_rate", codeConnectRate, "more CONNECTs of this client id than a second allows"), false
+	}
 	if f := c.takeWill(pk); f != nil {
 		return f, false
 	}
@@ -290,9 +296,7 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 			c.sess.window = min(c.sess.window, n)
 		}
 		c.maxPacket = int(min(pk.Properties.MaximumPacketSize, 1<<30))
-		if s.limits.TopicAliases > 0 {
-			c.aliases = nil // grown by the first alias
-		}
+		c.sess.alias.max = min(s.limits.TopicAliases, int(pk.Properties.TopicAliasMaximum))
 	}
 	c.keeps = conn.Persistent
 	switch {
@@ -429,7 +433,7 @@ func (c *client) connack(asked uint16, assigned, present bool) error {
 	}
 	flag(packets.PropWildcardSubAvailable, true)
 	flag(packets.PropSubIDAvailable, l.SubscriptionIDs)
-	flag(packets.PropSharedSubAvailable, false)
+	flag(packets.PropSharedSubAvailable, true)
 	if d := time.Duration(asked) * time.Second; d != c.keepAlive {
 		u16(packets.PropServerKeepAlive, int(c.keepAlive/time.Second))
 	}
@@ -556,6 +560,9 @@ func (c *client) leave(err error) {
 	c.unsubscribeAll()
 	c.publishWill(f)
 	c.tellDisconnected(f)
+	c.s.mu.Lock()
+	c.s.departed.put(c.id, c.s.now(), disconnectReason(f))
+	c.s.mu.Unlock()
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
@@ -571,7 +578,7 @@ func (c *client) leave(err error) {
 
 // publishWill publishes the will of a client that did not take its leave.
 func (c *client) publishWill(f *fault) {
-	if c.will == nil || f == errDisconnect {
+	if c.will == nil || f == errDisconnect || c.noWill.Load() {
 		return
 	}
 	w := c.will
@@ -650,7 +657,27 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
+		if n := c.s.rates.Bytes; n > 0 {
+			c.rate.bytes.rate = float64(n)
+			if wait := c.rate.bytes.take(len(body)+2, c.s.now()); wait > 0 && !c.delay(wait) {
+				return errEnded
+			}
+		}
 	}
+}
+
+// delay lets a connection wait that sends more bytes than a second allows. It
+// reports false where the connection has ended.
+func (c *client) delay(wait time.Duration) bool {
+	if !c.delayed {
+		c.delayed = true // once a connection
+		c.s.noise.warn("a connection is slowed down", "reason", "more bytes than a second allows", "clientId", c.id)
+	}
+	c.s.m.violations.WithLabelValues("byte_rate").Inc()
+	c.sess.mu.Lock()
+	c.sess.write()
+	c.sess.mu.Unlock()
+	return pause(c.ctx, wait)
 }
 
 // beforeRead writes what the packets so far have led to, and waits while a

@@ -28,6 +28,7 @@ type Options struct {
 	Authorizer    auth.Authorizer
 	Limits        ingest.Limits // the zero value: ingest.AWS()
 	Safety        ingest.Safety // the zero value: ingest.DefaultSafety()
+	Rates         ingest.Rates  // the zero value: none
 
 	Retained Bucket // of the retained messages; nil: there are none, and clients are told
 
@@ -58,6 +59,8 @@ type Server struct {
 	authz     auth.Authorizer
 	limits    ingest.Limits
 	safety    ingest.Safety
+	rates     ingest.Rates
+	connects  connectRate
 	tlsConfig *tls.Config
 	logger    *slog.Logger
 	noise     noise
@@ -75,6 +78,8 @@ type Server struct {
 	// handed holds the last sequence the router has handed out in full.
 	handed []atomic.Uint64
 	moved  signal // handed has moved
+	// replays read each partition for the sessions that are late.
+	replays []*replay
 
 	sessions  sessions
 	retention time.Duration
@@ -92,6 +97,8 @@ type Server struct {
 	running bool
 	clients map[string]*client // logged in, by client id
 	waiting map[net.Conn]struct{}
+
+	departed departed
 }
 
 type listener struct {
@@ -104,6 +111,7 @@ type listener struct {
 type routes struct {
 	mu       sync.RWMutex
 	trie     *topic.Trie[*subscription]
+	shares   map[topic.Filter]*share // by $share/<group>/<filter>
 	retained retained
 }
 
@@ -131,7 +139,7 @@ func New(o Options) (_ *Server, err error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety,
+		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety, rates: o.Rates,
 		tlsConfig: o.TLSConfig, logger: o.Logger, now: o.Now,
 		routed:   make([]atomic.Uint64, o.Log.Partitions()),
 		handed:   make([]atomic.Uint64, o.Log.Partitions()),
@@ -142,9 +150,13 @@ func New(o Options) (_ *Server, err error) {
 	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: o.Logger, Now: o.Now}, Authorizer: o.Authorizer}
 	s.keeper, _ = o.Authorizer.(auth.Keeper)
 	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
+	s.routes.shares = map[topic.Filter]*share{}
 	s.routes.retained = retained{
 		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
 		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),
+	}
+	for p := range s.routed {
+		s.replays = append(s.replays, newReplay(s, p))
 	}
 	s.guard = ingest.NewGuard(&s.safety, o.Now)
 	defer func() {
@@ -239,6 +251,9 @@ func (s *Server) Run(ctx context.Context) error {
 			return fmt.Errorf("mqtt: following partition %d: %w", p, err)
 		}
 		routers.Go(func() { s.route(inner, p, f) })
+	}
+	for _, v := range s.replays {
+		routers.Go(func() { v.run(inner) })
 	}
 	routers.Go(func() { s.save(inner) })
 	routers.Go(func() { s.keep(inner) })

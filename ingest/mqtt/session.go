@@ -3,6 +3,7 @@ package mqtt
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-iot/weir/ingest/auth"
@@ -16,6 +17,8 @@ type subscription struct {
 	filter topic.Filter
 	qos    byte
 	id     uint32 // MQTT 5 subscription identifier; 0: none
+	shared bool   // filter is $share/<group>/<filter>; it is not in the routes, its group is
+	group  *share // of one that is shared and in force
 
 	retainHandling    byte
 	noLocal           bool
@@ -31,6 +34,7 @@ type flight struct {
 	part     uint16
 	done     bool
 	retained bool // a retained message: its place on the log is an older one
+	share    *share
 }
 
 // waiting is a QoS 1 message that waits for room in the window.
@@ -47,6 +51,12 @@ type place struct {
 	behind bool
 	after  uint64 // everything up to it has been considered, while behind
 	seen   uint64 // last event considered by the router
+	// While behind and not closed: the reading of it. Where pos is set, all up to
+	// there has been considered too. A session is parked while it has no room;
+	// stale, when it reads for other filters than its rider knows.
+	ride          *rider
+	pos           *atomic.Uint64
+	parked, stale bool
 	// dup is the last event that an earlier connection may have been sent; a
 	// message up to it is marked as a duplicate.
 	dup uint64
@@ -83,8 +93,10 @@ type session struct {
 	retained               []waiting // retained messages to send; the log cannot be asked for them again
 	places                 []place
 	subs                   map[topic.Filter]*subscription
-	subsVersion            int
+	parked                 int // places that wait for room
 	withID                 int // subscriptions that have an identifier
+	alias                  aliases
+	shares                 []*share // replaced, never changed
 
 	// Of a session that outlives its connection.
 	persistent bool
@@ -93,7 +105,6 @@ type session struct {
 	ghosts     []topic.Filter                 // filters given up that messages in flight came by
 	names      map[uint64]topic.Name          // of the retained messages in flight, by counter
 	unsent     []topic.Name                   // retained messages an earlier connection was not sent
-	resending  int                            // goroutines that wait to send a message again
 }
 
 func newSession(c *client, partitions int) *session {
@@ -183,7 +194,7 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 	default:
 		pl.behind, pl.after = true, e.Seq-1
 		s.c.s.m.fallbacks.Inc()
-		s.c.s.wg.Go(func() { s.catchUp(int(e.Partition)) })
+		s.ride(int(e.Partition))
 	}
 	if len(s.buf) >= drainPiece {
 		s.write()
@@ -211,15 +222,22 @@ func (s *session) put(x *encoder, qos byte, retain bool, ids []uint32) (at, pid 
 	}
 	s.buffer()
 	at = len(s.buf)
-	if ids == nil {
+	alias, known := uint16(0), false
+	if s.alias.max > 0 {
+		alias, known = s.alias.get(e.Topic)
+	}
+	if ids == nil && alias == 0 {
 		enc := x.get(s.c.v5, qos, retain)
 		s.buf = append(s.buf, enc.b...)
 		pid = at + enc.pid
 	} else {
-		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids)
+		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids, alias, known)
 	}
 	if s.c.maxPacket > 0 && len(s.buf)-at > s.c.maxPacket {
 		s.buf = s.buf[:at]
+		if alias > 0 && !known {
+			s.alias.unsent(e.Topic)
+		}
 		if at == 0 {
 			s.write()
 		}
@@ -242,20 +260,10 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained
 	if !ok || qos == 0 {
 		return
 	}
-	if n := s.flightTail - s.flightHead; int(n) == len(s.flights) {
-		grown := make([]flight, max(8, 2*len(s.flights)))
-		for i := s.flightHead; i != s.flightTail; i++ {
-			grown[i%uint64(len(grown))] = s.flights[i%uint64(len(s.flights))]
-		}
-		s.flights = grown
-	}
-	id := packetID(s.flightTail)
-	s.buf[pid], s.buf[pid+1] = byte(id>>8), byte(id)
 	if !retained && e.Seq <= s.places[e.Partition].dup {
 		s.buf[at] |= duplicate
 		s.c.s.m.redeliveries.Inc()
 	}
-	s.flights[s.flightTail%uint64(len(s.flights))] = flight{seq: e.Seq, part: e.Partition, retained: retained}
 	if s.persistent {
 		if retained {
 			if s.names == nil {
@@ -265,6 +273,22 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained
 		}
 		s.changed()
 	}
+	s.fly(flight{seq: e.Seq, part: e.Partition, retained: retained}, pid)
+}
+
+// fly adds a flight whose PUBLISH is in the buffer, with its packet id at pid.
+// The caller holds s.mu.
+func (s *session) fly(f flight, pid int) {
+	if n := s.flightTail - s.flightHead; int(n) == len(s.flights) {
+		grown := make([]flight, max(8, 2*len(s.flights)))
+		for i := s.flightHead; i != s.flightTail; i++ {
+			grown[i%uint64(len(grown))] = s.flights[i%uint64(len(s.flights))]
+		}
+		s.flights = grown
+	}
+	id := packetID(s.flightTail)
+	s.buf[pid], s.buf[pid+1] = byte(id>>8), byte(id)
+	s.flights[s.flightTail%uint64(len(s.flights))] = f
 	s.flightTail++
 }
 
@@ -304,23 +328,40 @@ func packetID(counter uint64) uint16 { return uint16(counter%packetIDs) + 1 }
 // acknowledge takes the client's PUBACK of a packet id.
 func (s *session) acknowledge(pid uint16) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	shares, settled, w := s.shares, (*share)(nil), where{}
+	if f, ok := s.take(pid); ok && f.share != nil {
+		settled, w = f.share, where{f.part, f.seq}
+	}
+	s.mu.Unlock()
+	if settled != nil {
+		settled.settle(w)
+	}
+	for _, g := range shares {
+		g.pump()
+	}
+}
+
+// take settles the flight of a packet id, and sends what there is room for; ok
+// is false where there is no such flight. The caller holds s.mu.
+func (s *session) take(pid uint16) (_ flight, ok bool) {
 	if pid == 0 {
-		return
+		return flight{}, false
 	}
 	ahead := (uint64(pid-1) + packetIDs - s.flightHead%packetIDs) % packetIDs
 	if ahead >= s.flightTail-s.flightHead {
-		return // not under way; a client may say so twice
+		return flight{}, false // not under way; a client may say so twice
 	}
-	s.flights[(s.flightHead+ahead)%uint64(len(s.flights))].done = true
+	at := &s.flights[(s.flightHead+ahead)%uint64(len(s.flights))]
+	f := *at
+	at.done, at.share = true, nil
 	if s.persistent {
 		s.changed()
 	}
-	if ahead != 0 {
-		return
+	if ahead == 0 {
+		s.advance()
+		s.pump()
 	}
-	s.advance()
-	s.pump()
+	return f, !f.done
 }
 
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -350,9 +391,7 @@ func (s *session) pump() {
 		x.e = nil
 		encoders.Put(x)
 	}
-	if s.waiters > 0 && (s.resending > 0 || len(s.retained) == 0 && len(s.queue) == 0 && s.hasRoom()) {
-		s.room.Broadcast()
-	}
+	s.unpark()
 }
 
 // sendWaiting sends what was allowed when it came, if it is still. The caller
@@ -370,6 +409,9 @@ func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time, retained bo
 func (s *session) position(p int) uint64 {
 	pl := &s.places[p]
 	if pl.behind {
+		if pl.pos != nil {
+			return max(pl.after, pl.pos.Load())
+		}
 		return pl.after
 	}
 	return max(pl.after, pl.seen, s.c.s.handed[p].Load())
@@ -381,6 +423,7 @@ func (s *session) close() {
 	if s.closed {
 		return
 	}
+	s.stall()
 	for p := range s.places {
 		s.places[p].after = s.position(p)
 		s.places[p].behind = true
@@ -419,7 +462,22 @@ func (s *session) hasDrained() {
 	s.pump()
 	s.write()
 	s.room.Broadcast()
+	shares := s.shares
 	s.mu.Unlock()
+	for _, g := range shares {
+		g.pump()
+	}
+}
+
+// setShares notes which groups the session is in. The caller holds s.mu.
+func (s *session) setShares() {
+	var shares []*share
+	for _, sub := range s.subs {
+		if sub.group != nil {
+			shares = append(shares, sub.group)
+		}
+	}
+	s.shares = shares
 }
 
 // filters returns the session's filters, sorted.

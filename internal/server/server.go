@@ -343,13 +343,6 @@ func (s *Server) owner() string {
 	return ""
 }
 
-func (s *Server) limits() ingest.Limits {
-	if s.cfg.Limits == "relaxed" {
-		return ingest.Relaxed()
-	}
-	return ingest.AWS()
-}
-
 func (s *Server) safety() ingest.Safety {
 	safety := ingest.DefaultSafety()
 	safety.ConnectTimeout = s.cfg.Safety.ConnectTimeout
@@ -372,7 +365,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
 		Authenticator: s.methods, Authorizer: s.policies,
-		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
+		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.names.TLSConfig(mqtt.Protocols...),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
 	})
@@ -419,7 +412,9 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Trials: &trials{s}, Explainer: &explainer{s}, Shadows: s.shadows, Registry: people{s.things, string(s.ca.PEM())},
+		Token: token, Hosts: s.cfg.API.Hosts, Status: s,
+		Rules: s.rules, Trials: &trials{s}, Explainer: &explainer{s}, Dead: graveyard{s}, Destinations: owners{s.destinations},
+		Tailer: &tailer{s.log}, Shadows: s.shadows, Clients: devices{s.gateway}, Registry: people{s.things, string(s.ca.PEM())},
 		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
