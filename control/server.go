@@ -45,6 +45,7 @@ type Options struct {
 	Trials       Trials
 	Explainer    Explainer
 	Authz        Authz // nil: nothing is explained
+	Registry     Registry
 
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
@@ -123,6 +124,7 @@ var routes = []route{
 	{"DELETE /weir/v1/destinations", false, (*Server).deleteDestination},
 	// Asked by the owners of web servers; the token says that they are.
 	{"GET /confirmdestination/{token}", true, (*Server).confirmDestination},
+	{"POST /weir/v1/registry/{operation}", false, (*Server).callRegistry},
 	{"GET /weir/v1/dead", false, (*Server).listDead},
 	{"GET /weir/v1/dead/{seq}", false, (*Server).getDead},
 	{"POST /weir/v1/dead/redrive", false, (*Server).redrive},

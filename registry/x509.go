@@ -82,16 +82,17 @@ func (r *Registry) CreateKeysAndCertificate(ctx context.Context, in CreateKeys) 
 
 // CreateCertificateFromCSR makes a certificate of Weir's own CA for the key of a
 // certificate signing request, with its subject; its extensions are ignored.
-func (r *Registry) CreateCertificateFromCSR(ctx context.Context, csrPEM string, status Status, claim *Claim) (*Certificate, error) {
+// also, where given, belongs to the change: what is to hold with the certificate.
+func (r *Registry) CreateCertificateFromCSR(ctx context.Context, csrPEM string, status Status, claim *Claim, also ...func(*Tx, *Certificate) error) (*Certificate, error) {
 	const op = "registry.CreateCertificateFromCsr"
 	csr, err := parseCSR(csrPEM)
 	if err != nil {
 		return nil, wrap(op, err)
 	}
-	return r.issue(ctx, op, csr.Subject, csr.PublicKey, status, claim)
+	return r.issue(ctx, op, csr.Subject, csr.PublicKey, status, claim, also...)
 }
 
-func (r *Registry) issue(ctx context.Context, op string, subject pkix.Name, key crypto.PublicKey, status Status, claim *Claim) (*Certificate, error) {
+func (r *Registry) issue(ctx context.Context, op string, subject pkix.Name, key crypto.PublicKey, status Status, claim *Claim, also ...func(*Tx, *Certificate) error) (*Certificate, error) {
 	switch status {
 	case "":
 		status = Inactive
@@ -116,6 +117,11 @@ func (r *Registry) issue(ctx context.Context, op string, subject pkix.Name, key 
 	var c *Certificate
 	err = r.Change(ctx, op, func(tx *Tx) (err error) {
 		c, err = tx.add(leaf, nil, ModeDefault, status, claim)
+		for _, f := range also {
+			if err == nil {
+				err = f(tx, c)
+			}
+		}
 		return err
 	})
 	if err != nil {

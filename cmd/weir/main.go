@@ -149,8 +149,9 @@ could not be reached; 4 Weir refused the request; 130 interrupted twice.`,
 		&cobra.Group{ID: "owner", Title: "As the owner:"})
 	for group, cmds := range map[string][]*cobra.Command{
 		"server": {a.devCmd(), a.serveCmd(), a.configCmd()},
-		"device": {a.pubCmd(), a.subCmd(), a.certCmd()},
-		"owner":  {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.explainCmd(), a.deadCmd(), a.destinationCmd(), a.authzCmd()},
+		"device": {a.pubCmd(), a.subCmd()},
+		"owner": {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.explainCmd(), a.deadCmd(), a.destinationCmd(), a.authzCmd(),
+			a.thingCmd(), a.typeCmd(), a.groupCmd(), a.certCmd(), a.caCmd(), a.policyCmd(), a.accessKeyCmd()},
 	} {
 		for _, c := range cmds {
 			c.GroupID = group

@@ -114,9 +114,10 @@ func (ca *CA) makeCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 }
 
 // SignClient returns the DER of a client certificate for a key: not of an
-// authority, without alternative names.
+// authority, without alternative names. It ends with the authority: whether it
+// may be used is its status in the registry.
 func (ca *CA) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error) {
-	return ca.sign(&x509.Certificate{Subject: subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
+	return ca.sign(&x509.Certificate{Subject: subject, NotAfter: ca.cert.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
 }
 
 func (ca *CA) sign(t *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
@@ -126,7 +127,9 @@ func (ca *CA) sign(t *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
 	}
 	t.SerialNumber = serial
 	t.NotBefore = ca.now().Add(-clockSkew)
-	t.NotAfter = ca.now().Add(leafLife)
+	if t.NotAfter.IsZero() {
+		t.NotAfter = ca.now().Add(leafLife)
+	}
 	if t.NotAfter.After(ca.cert.NotAfter) {
 		t.NotAfter = ca.cert.NotAfter
 	}
