@@ -1,12 +1,16 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/ingest/auth"
 )
 
 func (a *app) authzCmd() *cobra.Command {
@@ -31,7 +35,7 @@ client id; with --cert for a connection that certificate would have.
 
 It exits with 0 where the action is allowed and with 4 where it is denied.`,
 		Example: `  weir authz explain --client sensor-7 --action iot:Publish --resource topic/sensors/7/temp
-  weir authz explain --cert 8f0c… --client sensor-7 --action iot:Connect --resource client/sensor-7
+  weir authz explain --cert sensor-7/certificate.pem --action iot:Connect --resource client/sensor-7
   weir authz explain --client sensor-7 --action iot:Subscribe --resource 'topicfilter/cmd/#' -o json`,
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -42,6 +46,11 @@ It exits with 0 where the action is allowed and with 4 where it is denied.`,
 				if v == "" {
 					return usagef("weir authz explain needs %s", flag)
 				}
+			}
+			if id, err := certificateOf(q.Certificate); err != nil {
+				return err
+			} else if id != "" {
+				q.Certificate = id
 			}
 			cl, err := a.client()
 			if err != nil {
@@ -64,11 +73,29 @@ It exits with 0 where the action is allowed and with 4 where it is denied.`,
 	}
 	f := c.Flags()
 	f.StringVar(&q.ClientID, "client", "", "client id")
-	f.StringVar(&q.Certificate, "cert", "", "id or ARN of a certificate")
+	f.StringVar(&q.Certificate, "cert", "", "certificate: its id, its ARN or its file")
 	f.StringVar(&q.Action, "action", "", "action, such as iot:Publish")
 	f.StringVar(&q.Resource, "resource", "", "topic/…, topicfilter/…, client/…, thing/…, or an ARN")
 	a.ownerFlags(c)
 	return c
+}
+
+// certificateOf returns the id of the certificate in a file, "" where name is
+// none.
+func certificateOf(name string) (string, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", nil // an id, or an ARN
+	}
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return "", usagef("%s is not a certificate in PEM", name)
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", usagef("%s: %v", name, err)
+	}
+	return auth.CertificateID(c), nil
 }
 
 func (a *app) printAuthz(e *control.AuthzAnswer) {
@@ -90,7 +117,7 @@ func (a *app) printAuthz(e *control.AuthzAnswer) {
 	row("policies", strings.Join(e.Policies, ", "))
 	w.Flush()
 	if len(e.Verdicts) > 0 {
-		fmt.Fprintf(a.stdout, "\nStatements about %s (%d are about other actions):\n", printable(e.Action), e.Others)
+		fmt.Fprintf(a.stdout, "\nStatements about %s (%d about other actions):\n", printable(e.Action), e.Others)
 	}
 	for _, v := range e.Verdicts {
 		mark := " "
