@@ -53,6 +53,7 @@ type Options struct {
 	}
 	Registry Registry
 	Clients  Clients
+	Authz    Authz // nil: nothing is explained
 
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
@@ -126,6 +127,7 @@ var routes = []route{
 	{"POST /weir/v1/rules/{name}/enable", false, (*Server).enableRule},
 	{"POST /weir/v1/rules/{name}/disable", false, (*Server).disableRule},
 	{"GET /weir/v1/tail", false, (*Server).tail},
+	{"POST /weir/v1/authz/explain", false, (*Server).explainAuthz},
 	{"GET /weir/v1/destinations", false, (*Server).listDestinations},
 	{"DELETE /weir/v1/destinations", false, (*Server).deleteDestination},
 	// Asked by the owners of web servers; the token says that they are.

@@ -416,6 +416,7 @@ func (s *Server) openControl(context.Context) error {
 		Rules: s.rules, Trials: &trials{s}, Explainer: &explainer{s}, Dead: graveyard{s}, Destinations: owners{s.destinations},
 		Tailer: &tailer{s.log}, Shadows: s.shadows, Clients: devices{s.gateway}, Registry: people{s.things, string(s.ca.PEM())},
 		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
+		Authz: authz{s},
 	}
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()
