@@ -495,36 +495,30 @@ func (s *session) repeat(ctx context.Context, d *doc, q *request) error {
 	return nil
 }
 
-const (
-	commitMax   = 900
-	commitBytes = 4 << 20
-)
-
 // flush commits the turn's versions, then hands out its answers.
 func (s *session) flush(ctx context.Context, upto uint64) error {
 	t := &s.turn
-	for list := t.changed; len(list) > 0; {
-		changes := make([]kv.Change, 0, min(len(list), commitMax))
-		for n := 0; len(changes) < len(list) && len(changes) < commitMax && n < commitBytes; {
-			d := list[len(changes)]
+	if len(t.changed) > 0 {
+		changes := make([]kv.Change, len(t.changed))
+		for i, d := range t.changed {
 			d.rec.past = d.made
 			d.bytes = d.rec.append(make([]byte, 0, 1024))
-			n += len(d.bytes)
-			changes = append(changes, kv.Change{Key: d.key, Value: d.bytes, Expected: d.rev})
+			changes[i] = kv.Change{Key: d.key, Value: d.bytes, Expected: d.rev}
 		}
-		rev, err := s.o.Shadows.Commit(ctx, changes)
+		out, err := s.o.Shadows.UpdateEach(ctx, changes)
 		if err != nil {
 			return err
 		}
-		for i := range changes {
-			d := list[i]
-			d.rev = rev - uint64(len(changes)-1-i)
+		for i, d := range t.changed {
+			if out[i].Err != nil {
+				return out[i].Err
+			}
+			d.rev = out[i].Revision
 			s.cache.put(d.key, d.rev, d.bytes)
 			if s.apart != nil {
 				s.apart.note(d.thing, d.name, d.rec, s.o)
 			}
 		}
-		list = list[len(changes):]
 	}
 	for _, r := range t.replies {
 		s.p.s.resolve(r.q.id, r.r)

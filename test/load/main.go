@@ -6,6 +6,7 @@
 //	go run ./test/load ingest   -pid $PID -publishers 1 -window 1
 //	go run ./test/load pipeline -pid $PID -results out/results
 //	go run ./test/load latency  -pid $PID -rate 2000
+//	go run ./test/load shadow   -pid $PID -rate 5000 -things 1000
 //
 // CPU a message is the figure to compare: generator and server share the
 // machine, so a rate is what the two manage together.
@@ -36,17 +37,18 @@ type settings struct {
 	qos        int
 	topic      string
 	distinct   bool
+	things     int
 }
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("load ingest | pipeline | latency, then flags; see -h of each")
+		log.Fatal("load ingest | pipeline | latency | shadow, then flags; see -h of each")
 	}
-	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency}
+	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "shadow": shadow}
 	run, ok := modes[os.Args[1]]
 	if !ok {
-		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline and latency", os.Args[1])
+		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency and shadow", os.Args[1])
 	}
 	var s settings
 	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
@@ -60,7 +62,8 @@ func main() {
 	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
 	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
-	f.IntVar(&s.rate, "rate", 2000, "latency: messages a second")
+	f.IntVar(&s.rate, "rate", 2000, "latency, shadow: messages a second")
+	f.IntVar(&s.things, "things", 1000, "shadow: how many shadows are updated")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
 	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
 	f.BoolVar(&s.distinct, "distinct", false, "ingest: a new topic for each message")
