@@ -26,7 +26,6 @@ const patience = 20 * time.Second
 // bench is a log with the buckets of a service.
 type bench struct {
 	t         testing.TB
-	dir       string
 	log       *eventlog.Log
 	shadows   *kv.Bucket
 	positions *kv.Bucket
@@ -38,12 +37,18 @@ func newBench(t testing.TB, dir string) *bench {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	b := &bench{t: t, dir: dir}
 	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: dir, Durability: eventlog.OS})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.log = log
+	return benchOn(t, log)
+}
+
+// benchOn runs a log that was opened.
+func benchOn(t testing.TB, log *eventlog.Log) *bench {
+	t.Helper()
+	b := &bench{t: t, log: log}
+	var err error
 	if b.shadows, err = kv.Open(t.Context(), log, kv.Config{Name: Bucket, History: 64}); err != nil {
 		t.Fatal(err)
 	}

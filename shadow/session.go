@@ -135,12 +135,19 @@ func (s *session) work(ctx context.Context) error {
 		}
 		at = upto
 		s.turn.reset()
+		clear(s.turn.inFlight)
 		for _, e := range batch {
 			if err := s.event(ctx, e); err != nil {
 				return err
 			}
+			if s.turn.full {
+				if err := s.flush(ctx, e.Seq); err != nil {
+					return err
+				}
+				s.turn.reset()
+			}
 		}
-		s.dueApart()
+		s.dueApart(ctx)
 		if err := s.flush(ctx, upto); err != nil {
 			return err
 		}
@@ -155,6 +162,7 @@ type turn struct {
 	replies  []reply
 	late     []answer // sent once the position behind their requests is saved
 	inFlight map[string]int
+	full     bool // some document has as many versions as one entry may hold
 }
 
 // doc is a document in a turn.
@@ -164,9 +172,13 @@ type doc struct {
 	rec              *record   // nil: there never was one
 	made             []*record // in this turn, before rec
 	changed          bool
+	weight           int // bytes of the versions made in this turn, rather too many
 	bytes            []byte
 	past             []*record // read for a repeat
 }
+
+// maxWeight bounds the entry of a document.
+const maxWeight = kv.MaxValue / 2
 
 // answer is one request's events.
 type answer struct{ events []*event.Event }
@@ -182,10 +194,9 @@ func (t *turn) reset() {
 		t.docs = map[string]*doc{}
 	}
 	clear(t.docs)
-	clear(t.inFlight)
 	clear(t.changed)
 	clear(t.answers)
-	t.changed, t.answers, t.replies, t.late = t.changed[:0], t.answers[:0], t.replies[:0], nil
+	t.changed, t.answers, t.replies, t.late, t.full = t.changed[:0], t.answers[:0], t.replies[:0], nil, false
 }
 
 // request is an event that asks for something.
@@ -236,6 +247,11 @@ func (s *session) event(ctx context.Context, e *event.Event) error {
 		return nil
 	}
 	d, err := s.load(ctx, q.thing, q.name)
+	if errors.Is(err, errRecord) {
+		s.p.log.Error("a document cannot be read; its requests are refused", "thing", q.thing, "name", q.name, "error", err)
+		s.reject(&q, errInternal, s.token(&q))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -261,6 +277,10 @@ func (s *session) event(ctx context.Context, e *event.Event) error {
 		return nil
 	}
 	next.by = origin{op: q.op.String(), token: p.token, note: p.note}
+	if w := next.weight(); w > maxWeight && len(next.append(nil)) > kv.MaxValue*3/4 {
+		s.reject(&q, errTooLarge, p.token)
+		return nil
+	}
 	previous := d.rec
 	s.put(d, next, &q)
 	s.updated(d.thing, d.name, previous, next, &p, &q)
@@ -342,6 +362,9 @@ func (s *session) put(d *doc, r *record, q *request) {
 		s.turn.changed = append(s.turn.changed, d)
 	}
 	d.rec = r
+	if d.weight += r.weight(); d.weight > maxWeight {
+		s.turn.full = true
+	}
 }
 
 func (s *session) get(d *doc, q *request) {
