@@ -308,6 +308,23 @@ func TestDown(t *testing.T) {
 	if d := wait(30); string(d.Reported.State) != `{"n":29}` {
 		t.Fatalf("%+v", d)
 	}
+	r := b.reader(p + "update/accepted")
+	seen := map[uint64]string{}
+	accepted := func() {
+		t.Helper()
+		var doc struct{ Version uint64 }
+		e := r.next()
+		if err := json.Unmarshal(e.Payload, &doc); err != nil {
+			t.Fatal(err)
+		}
+		if old, ok := seen[doc.Version]; ok && old != string(e.Payload) {
+			t.Fatalf("version %d was accepted with %s and with %s", doc.Version, old, e.Payload)
+		}
+		seen[doc.Version] = string(e.Payload)
+	}
+	for range 30 {
+		accepted()
+	}
 	stop()
 	h, err := s.History(t.Context(), "lamp", "", 0)
 	if err != nil || len(h) != 30 {
@@ -326,18 +343,8 @@ func TestDown(t *testing.T) {
 	if d := wait(31); d.Version != 31 {
 		t.Fatalf("version %d: something was applied twice", d.Version)
 	}
-	r := b.reader(p + "update/accepted")
-	seen := map[uint64]string{}
-	for range 61 {
-		var doc struct{ Version uint64 }
-		e := r.next()
-		if err := json.Unmarshal(e.Payload, &doc); err != nil {
-			t.Fatal(err)
-		}
-		if old, ok := seen[doc.Version]; ok && old != string(e.Payload) {
-			t.Fatalf("version %d was accepted with %s and with %s", doc.Version, old, e.Payload)
-		}
-		seen[doc.Version] = string(e.Payload)
+	for range 31 {
+		accepted()
 	}
 	if len(seen) != 31 {
 		t.Fatalf("%d versions", len(seen))
