@@ -546,26 +546,18 @@ func (s *session) flush(ctx context.Context, upto uint64) error {
 	for _, r := range t.replies {
 		s.p.s.resolve(r.q.id, r.r)
 	}
-	for i := range t.answers {
-		if err := s.send(ctx, &t.answers[i]); err != nil {
-			return err
-		}
-	}
-	if len(t.late) == 0 {
-		s.reach(upto)
-		return nil
+	if err := s.send(ctx, t.answers); err != nil {
+		return err
 	}
 	s.reach(upto)
+	if len(t.late) == 0 {
+		return nil
+	}
 	s.drain(ctx)
 	if err := s.write(ctx, false); err != nil {
 		return err
 	}
-	for i := range t.late {
-		if err := s.send(ctx, &t.late[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.send(ctx, t.late)
 }
 
 // receipt is told of one request's answers.
@@ -590,17 +582,19 @@ func (r *receipt) Appended(_ uint64, e *event.Event, err error) {
 	s.mu.Unlock()
 }
 
-func (s *session) send(ctx context.Context, a *answer) error {
-	r := &receipt{s}
-	for _, e := range a.events {
-		s.mu.Lock()
-		s.appended++
-		s.mu.Unlock()
-		if err := s.o.Log.Append(ctx, e, r, 0); err != nil {
-			return err
+// send appends answers; those of a turn share a commit.
+func (s *session) send(ctx context.Context, list []answer) error {
+	out := make([]eventlog.Outgoing, 0, 3*len(list))
+	for i := range list {
+		r := &receipt{s}
+		for _, e := range list[i].events {
+			out = append(out, eventlog.Outgoing{Event: e, Receipt: r})
 		}
 	}
-	return nil
+	s.mu.Lock()
+	s.appended += uint64(len(out))
+	s.mu.Unlock()
+	return s.o.Log.AppendAll(ctx, out)
 }
 
 // reach says that upto has been worked on.
