@@ -59,7 +59,18 @@ const token = "0123456789abcdef-token"
 // serve runs an API over f until the test ends.
 func serve(t *testing.T, f *fake) *Client {
 	t.Helper()
-	s, err := New(Options{Token: token, Hosts: []string{"weir.example.com"}, Rules: f, Status: f, Tailer: f, Dead: fakeDead{f},
+	return serveWith(t, f, nil)
+}
+
+func serveShadows(t *testing.T) (*Client, *fakeShadows) {
+	t.Helper()
+	s := &fakeShadows{}
+	return serveWith(t, &fake{}, s), s
+}
+
+func serveWith(t *testing.T, f *fake, shadows Shadows) *Client {
+	t.Helper()
+	s, err := New(Options{Token: token, Shadows: shadows, Hosts: []string{"weir.example.com"}, Rules: f, Status: f, Tailer: f, Dead: fakeDead{f},
 		Health: telemetry.Health(func(context.Context) error { return nil }), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

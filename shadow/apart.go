@@ -136,7 +136,7 @@ func (s *session) waiting(ctx context.Context) (context.Context, context.CancelF
 const dueMax = 100
 
 // dueApart sends what is due.
-func (s *session) dueApart() {
+func (s *session) dueApart(ctx context.Context) {
 	if s.apart == nil {
 		return
 	}
@@ -146,7 +146,7 @@ func (s *session) dueApart() {
 		if w.at().After(now) {
 			return
 		}
-		d, err := s.load(context.Background(), w.thing, w.name)
+		d, err := s.load(ctx, w.thing, w.name)
 		if err != nil || d.rec == nil || d.rec.apart == 0 {
 			// A later look at the document will tell.
 			w.next, w.diverges = time.Time{}, time.Time{}

@@ -30,24 +30,23 @@ var (
 	ErrUnauthorized = &Error{401, "Unauthorized"}
 	ErrForbidden    = &Error{403, "Forbidden"}
 
-	errJSON        = &Error{400, "Invalid JSON"}
-	errNoPayload   = &Error{400, "Missing update payload"}
-	errNoState     = &Error{400, "Missing required node: state"}
-	errState       = &Error{400, "State node must be an object"}
-	errDesired     = &Error{400, "Desired node must be an object"}
-	errReported    = &Error{400, "Reported node must be an object"}
-	errNode        = &Error{400, "State contains an invalid node"}
-	errVersion     = &Error{400, "Invalid version"}
-	errToken       = &Error{400, "Invalid clientToken"}
-	errThingName   = &Error{400, "Invalid thing name"}
-	errShadowName  = &Error{400, "Invalid shadow name"}
-	errNoThing     = &Error{404, "Thing not found"}
-	errConflict    = &Error{409, "Version conflict"}
-	errTooLarge    = &Error{413, "The payload exceeds the maximum size allowed"}
-	errEncoding    = &Error{415, "Unsupported documented encoding; supported encoding is UTF-8"}
-	errTooMany     = &Error{429, "Too many requests: a connection may have 10 requests in flight for a thing"}
-	errInternal    = &Error{500, "Internal service failure"}
-	errUnavailable = &Error{503, "The service is temporarily unavailable"}
+	errJSON       = &Error{400, "Invalid JSON"}
+	errNoPayload  = &Error{400, "Missing update payload"}
+	errNoState    = &Error{400, "Missing required node: state"}
+	errState      = &Error{400, "State node must be an object"}
+	errDesired    = &Error{400, "Desired node must be an object"}
+	errReported   = &Error{400, "Reported node must be an object"}
+	errNode       = &Error{400, "State contains an invalid node"}
+	errVersion    = &Error{400, "Invalid version"}
+	errToken      = &Error{400, "Invalid clientToken"}
+	errThingName  = &Error{400, "Invalid thing name"}
+	errShadowName = &Error{400, "Invalid shadow name"}
+	errNoThing    = &Error{404, "Thing not found"}
+	errConflict   = &Error{409, "Version conflict"}
+	errTooLarge   = &Error{413, "The payload exceeds the maximum size allowed"}
+	errEncoding   = &Error{415, "Unsupported documented encoding; supported encoding is UTF-8"}
+	errTooMany    = &Error{429, "Too many requests: a connection may have 10 requests in flight for a thing"}
+	errInternal   = &Error{500, "Internal service failure"}
 )
 
 func errNesting(max int) *Error {

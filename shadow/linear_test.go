@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/topic"
@@ -83,13 +85,40 @@ func (d *device) ask(client, thing, op, token, payload string, wait time.Duratio
 // per shadow, and the answers came in its order.
 func TestLinearizable(t *testing.T) {
 	b := newBench(t, "")
-	o := b.options()
-	o.Owner, o.LeaseTTL = "", 400*time.Millisecond
+	linearizable(t, [2]*bench{b, b}, 400*time.Millisecond)
+}
+
+// The same with two processes on an external NATS server.
+func TestLinearizableExternal(t *testing.T) {
+	nats, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nats.Start()
+	t.Cleanup(func() { nats.Shutdown(); nats.WaitForShutdown() })
+	if !nats.ReadyForConnections(patience) {
+		t.Fatal("the NATS server is not ready")
+	}
+	var both [2]*bench
+	for i := range both {
+		log, err := eventlog.Open(t.Context(), eventlog.Options{URL: nats.ClientURL(), Durability: eventlog.OS})
+		if err != nil {
+			t.Fatal(err)
+		}
+		both[i] = benchOn(t, log)
+	}
+	linearizable(t, both, 800*time.Millisecond)
+}
+
+func linearizable(t *testing.T, both [2]*bench, ttl time.Duration) {
+	b := both[0]
 	var mu sync.Mutex // guards instances
 	var instances [2]*Service
 	var stops [2]func()
 	begin := func(i int) {
-		s, stop := b.serve(o)
+		o := both[i].options()
+		o.Owner, o.LeaseTTL = "", ttl
+		s, stop := both[i].serve(o)
 		mu.Lock()
 		instances[i], stops[i] = s, stop
 		mu.Unlock()
@@ -195,6 +224,7 @@ func TestLinearizable(t *testing.T) {
 		begin(i % 2)
 	}
 	wg.Wait()
+	b.publish("end", "end", "") // all that was answered lies before it
 	f, err := b.log.Follow(eventlog.FollowOptions{ToEnd: true, Filters: []topic.Filter{"$aws/things/+/shadow/update/documents", "$aws/things/+/shadow/update/delta"}})
 	if err != nil {
 		t.Fatal(err)

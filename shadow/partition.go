@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/weir-iot/weir/internal/errs"
@@ -34,7 +33,8 @@ type partition struct {
 	owner string
 	sole  bool // nobody else can own it
 	log   *slog.Logger
-	lag   atomic.Pointer[session]
+
+	opened uint64 // committed when the service was made: answers to it come later
 }
 
 var errLost = errors.New("another process has taken the partition over")
@@ -44,9 +44,7 @@ func (p *partition) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		s, err := p.acquire(ctx, lost)
 		if err == nil {
-			p.lag.Store(s)
 			err = s.run(ctx)
-			p.lag.Store(nil)
 			lost = errors.Is(err, errLost)
 		}
 		if ctx.Err() != nil {

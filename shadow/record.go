@@ -23,6 +23,7 @@ type record struct {
 	desired, reported, tags section
 	apart                   int64 // since when desired has what reported has not; 0: it has not
 	by                      origin
+	bytes                   int // of its sections; only where it was just made
 
 	// The request that made it: its place on the log, when it arrived, and the
 	// lease it was handled under.
@@ -73,9 +74,11 @@ func (r *record) apply(p *patch, at int64, l *Limits) (*record, *Error) {
 	n.desired = old.desired.apply(&p.desired, p.replace, n.at)
 	n.reported = old.reported.apply(&p.reported, p.replace, n.at)
 	n.tags = old.tags.apply(&p.tags, p.replace, n.at)
-	if n.desired.size()+n.reported.size() > l.Document || n.tags.size() > l.Document {
+	state, tags := n.desired.size()+n.reported.size(), n.tags.size()
+	if state > l.Document || tags > l.Document {
 		return nil, errTooLarge
 	}
+	n.bytes = state + tags
 	for _, s := range [...]*section{&n.desired, &n.reported, &n.tags} {
 		if s.state.depth() > l.Depth+1 {
 			return nil, errNesting(l.Depth)
@@ -113,6 +116,12 @@ func (s *section) size() int {
 		return 0
 	}
 	return len(s.state.append(nil))
+}
+
+// weight estimates the bytes of the entry of r, which was just made, rather too many: metadata takes up to
+// seven times what it is about.
+func (r *record) weight() int {
+	return 600 + len(r.by.note) + 8*r.bytes
 }
 
 // remove makes the record of a deletion.
@@ -192,7 +201,7 @@ var errRecord = errors.New("not a record of a shadow")
 func decode(b []byte) (*record, error) {
 	v, err := parse(string(b))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errRecord, err)
+		return nil, fmt.Errorf("%w: %v", errRecord, err)
 	}
 	return decodeValue(&v)
 }

@@ -158,7 +158,7 @@ func parseUpdate(payload []byte, l *Limits) (patch, *Error) {
 	p.state.kind = object
 	for i := range state.members {
 		m := &state.members[i]
-		wrong := errNode
+		var wrong *Error
 		switch m.name {
 		case "desired":
 			p.desired, wrong = m.val, errDesired

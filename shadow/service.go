@@ -127,7 +127,7 @@ func Open(_ context.Context, o Options) (*Service, error) {
 	s := &Service{o: o, id: hex.EncodeToString(b[:]), waiters: map[string]chan result{}}
 	s.m = newMetrics(o.Registerer)
 	for p := range o.Log.Partitions() {
-		part := &partition{s: s, id: p, owner: o.Owner, sole: o.Owner != "", log: o.Logger.With("partition", p)}
+		part := &partition{s: s, id: p, owner: o.Owner, sole: o.Owner != "", log: o.Logger.With("partition", p), opened: o.Log.Committed(p)}
 		if part.owner == "" {
 			part.owner = s.id
 		}
@@ -508,7 +508,7 @@ func (s *Service) All(ctx context.Context, thing string) ([]Summary, error) {
 
 // listen takes the answers of workers in other processes.
 func (p *partition) listen(ctx context.Context) {
-	after := p.s.o.Log.Committed(p.id)
+	after := p.opened
 	for ctx.Err() == nil {
 		f, err := p.s.o.Log.Follow(eventlog.FollowOptions{Partition: p.id, After: after, Filters: []topic.Filter{topic.Filter(answerTopic)}})
 		if err != nil {

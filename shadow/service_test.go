@@ -26,7 +26,6 @@ const patience = 20 * time.Second
 // bench is a log with the buckets of a service.
 type bench struct {
 	t         testing.TB
-	dir       string
 	log       *eventlog.Log
 	shadows   *kv.Bucket
 	positions *kv.Bucket
@@ -38,12 +37,18 @@ func newBench(t testing.TB, dir string) *bench {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	b := &bench{t: t, dir: dir}
 	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: dir, Durability: eventlog.OS})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.log = log
+	return benchOn(t, log)
+}
+
+// benchOn runs a log that was opened.
+func benchOn(t testing.TB, log *eventlog.Log) *bench {
+	t.Helper()
+	b := &bench{t: t, log: log}
+	var err error
 	if b.shadows, err = kv.Open(t.Context(), log, kv.Config{Name: Bucket, History: 64}); err != nil {
 		t.Fatal(err)
 	}
@@ -303,6 +308,23 @@ func TestDown(t *testing.T) {
 	if d := wait(30); string(d.Reported.State) != `{"n":29}` {
 		t.Fatalf("%+v", d)
 	}
+	r := b.reader(p + "update/accepted")
+	seen := map[uint64]string{}
+	accepted := func() {
+		t.Helper()
+		var doc struct{ Version uint64 }
+		e := r.next()
+		if err := json.Unmarshal(e.Payload, &doc); err != nil {
+			t.Fatal(err)
+		}
+		if old, ok := seen[doc.Version]; ok && old != string(e.Payload) {
+			t.Fatalf("version %d was accepted with %s and with %s", doc.Version, old, e.Payload)
+		}
+		seen[doc.Version] = string(e.Payload)
+	}
+	for range 30 {
+		accepted()
+	}
 	stop()
 	h, err := s.History(t.Context(), "lamp", "", 0)
 	if err != nil || len(h) != 30 {
@@ -321,18 +343,8 @@ func TestDown(t *testing.T) {
 	if d := wait(31); d.Version != 31 {
 		t.Fatalf("version %d: something was applied twice", d.Version)
 	}
-	r := b.reader(p + "update/accepted")
-	seen := map[uint64]string{}
-	for range 61 {
-		var doc struct{ Version uint64 }
-		e := r.next()
-		if err := json.Unmarshal(e.Payload, &doc); err != nil {
-			t.Fatal(err)
-		}
-		if old, ok := seen[doc.Version]; ok && old != string(e.Payload) {
-			t.Fatalf("version %d was accepted with %s and with %s", doc.Version, old, e.Payload)
-		}
-		seen[doc.Version] = string(e.Payload)
+	for range 31 {
+		accepted()
 	}
 	if len(seen) != 31 {
 		t.Fatalf("%d versions", len(seen))

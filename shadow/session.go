@@ -135,12 +135,19 @@ func (s *session) work(ctx context.Context) error {
 		}
 		at = upto
 		s.turn.reset()
+		clear(s.turn.inFlight)
 		for _, e := range batch {
 			if err := s.event(ctx, e); err != nil {
 				return err
 			}
+			if s.turn.full {
+				if err := s.flush(ctx, e.Seq); err != nil {
+					return err
+				}
+				s.turn.reset()
+			}
 		}
-		s.dueApart()
+		s.dueApart(ctx)
 		if err := s.flush(ctx, upto); err != nil {
 			return err
 		}
@@ -155,6 +162,7 @@ type turn struct {
 	replies  []reply
 	late     []answer // sent once the position behind their requests is saved
 	inFlight map[string]int
+	full     bool // some document has as many versions as one entry may hold
 }
 
 // doc is a document in a turn.
@@ -164,9 +172,13 @@ type doc struct {
 	rec              *record   // nil: there never was one
 	made             []*record // in this turn, before rec
 	changed          bool
+	weight           int // bytes of the versions made in this turn, rather too many
 	bytes            []byte
 	past             []*record // read for a repeat
 }
+
+// maxWeight bounds the entry of a document.
+const maxWeight = kv.MaxValue / 2
 
 // answer is one request's events.
 type answer struct{ events []*event.Event }
@@ -182,10 +194,9 @@ func (t *turn) reset() {
 		t.docs = map[string]*doc{}
 	}
 	clear(t.docs)
-	clear(t.inFlight)
 	clear(t.changed)
 	clear(t.answers)
-	t.changed, t.answers, t.replies, t.late = t.changed[:0], t.answers[:0], t.replies[:0], nil
+	t.changed, t.answers, t.replies, t.late, t.full = t.changed[:0], t.answers[:0], t.replies[:0], nil, false
 }
 
 // request is an event that asks for something.
@@ -236,6 +247,11 @@ func (s *session) event(ctx context.Context, e *event.Event) error {
 		return nil
 	}
 	d, err := s.load(ctx, q.thing, q.name)
+	if errors.Is(err, errRecord) {
+		s.p.log.Error("a document cannot be read; its requests are refused", "thing", q.thing, "name", q.name, "error", err)
+		s.reject(&q, errInternal, s.token(&q))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -261,6 +277,10 @@ func (s *session) event(ctx context.Context, e *event.Event) error {
 		return nil
 	}
 	next.by = origin{op: q.op.String(), token: p.token, note: p.note}
+	if w := next.weight(); w > maxWeight && len(next.append(nil)) > kv.MaxValue*3/4 {
+		s.reject(&q, errTooLarge, p.token)
+		return nil
+	}
 	previous := d.rec
 	s.put(d, next, &q)
 	s.updated(d.thing, d.name, previous, next, &p, &q)
@@ -342,6 +362,9 @@ func (s *session) put(d *doc, r *record, q *request) {
 		s.turn.changed = append(s.turn.changed, d)
 	}
 	d.rec = r
+	if d.weight += r.weight(); d.weight > maxWeight {
+		s.turn.full = true
+	}
 }
 
 func (s *session) get(d *doc, q *request) {
@@ -495,60 +518,46 @@ func (s *session) repeat(ctx context.Context, d *doc, q *request) error {
 	return nil
 }
 
-const (
-	commitMax   = 900
-	commitBytes = 4 << 20
-)
-
 // flush commits the turn's versions, then hands out its answers.
 func (s *session) flush(ctx context.Context, upto uint64) error {
 	t := &s.turn
-	for list := t.changed; len(list) > 0; {
-		changes := make([]kv.Change, 0, min(len(list), commitMax))
-		for n := 0; len(changes) < len(list) && len(changes) < commitMax && n < commitBytes; {
-			d := list[len(changes)]
+	if len(t.changed) > 0 {
+		changes := make([]kv.Change, len(t.changed))
+		for i, d := range t.changed {
 			d.rec.past = d.made
 			d.bytes = d.rec.append(make([]byte, 0, 1024))
-			n += len(d.bytes)
-			changes = append(changes, kv.Change{Key: d.key, Value: d.bytes, Expected: d.rev})
+			changes[i] = kv.Change{Key: d.key, Value: d.bytes, Expected: d.rev}
 		}
-		rev, err := s.o.Shadows.Commit(ctx, changes)
+		out, err := s.o.Shadows.UpdateEach(ctx, changes)
 		if err != nil {
 			return err
 		}
-		for i := range changes {
-			d := list[i]
-			d.rev = rev - uint64(len(changes)-1-i)
+		for i, d := range t.changed {
+			if out[i].Err != nil {
+				return out[i].Err
+			}
+			d.rev = out[i].Revision
 			s.cache.put(d.key, d.rev, d.bytes)
 			if s.apart != nil {
 				s.apart.note(d.thing, d.name, d.rec, s.o)
 			}
 		}
-		list = list[len(changes):]
 	}
 	for _, r := range t.replies {
 		s.p.s.resolve(r.q.id, r.r)
 	}
-	for i := range t.answers {
-		if err := s.send(ctx, &t.answers[i]); err != nil {
-			return err
-		}
-	}
-	if len(t.late) == 0 {
-		s.reach(upto)
-		return nil
+	if err := s.send(ctx, t.answers); err != nil {
+		return err
 	}
 	s.reach(upto)
+	if len(t.late) == 0 {
+		return nil
+	}
 	s.drain(ctx)
 	if err := s.write(ctx, false); err != nil {
 		return err
 	}
-	for i := range t.late {
-		if err := s.send(ctx, &t.late[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.send(ctx, t.late)
 }
 
 // receipt is told of one request's answers.
@@ -573,17 +582,19 @@ func (r *receipt) Appended(_ uint64, e *event.Event, err error) {
 	s.mu.Unlock()
 }
 
-func (s *session) send(ctx context.Context, a *answer) error {
-	r := &receipt{s}
-	for _, e := range a.events {
-		s.mu.Lock()
-		s.appended++
-		s.mu.Unlock()
-		if err := s.o.Log.Append(ctx, e, r, 0); err != nil {
-			return err
+// send appends answers; those of a turn share a commit.
+func (s *session) send(ctx context.Context, list []answer) error {
+	out := make([]eventlog.Outgoing, 0, 3*len(list))
+	for i := range list {
+		r := &receipt{s}
+		for _, e := range list[i].events {
+			out = append(out, eventlog.Outgoing{Event: e, Receipt: r})
 		}
 	}
-	return nil
+	s.mu.Lock()
+	s.appended += uint64(len(out))
+	s.mu.Unlock()
+	return s.o.Log.AppendAll(ctx, out)
 }
 
 // reach says that upto has been worked on.

@@ -152,6 +152,9 @@ func (p *parser) object(depth int) (value, error) {
 		if k >= 0 {
 			v.members[k].val = x
 		} else {
+			if v.members == nil {
+				v.members = make([]member, 0, 4)
+			}
 			v.members = append(v.members, member{name, x})
 			if at != nil {
 				at[name] = len(v.members) - 1

@@ -294,6 +294,41 @@ func (l *Log) Append(ctx context.Context, e *event.Event, r Receipt, token uint6
 	return p.appender.Append(ctx, entry{p: p, e: e, r: r, token: token})
 }
 
+// Outgoing is an event for AppendAll.
+type Outgoing struct {
+	Event   *event.Event
+	Receipt Receipt // told with token 0; nil: nobody
+}
+
+// AppendAll queues events as Append does, in their order, so that those of one
+// partition share commits. Where it returns an error, of those that Append gives,
+// some may be queued: those before the first event of which no receipt is ever told.
+func (l *Log) AppendAll(ctx context.Context, list []Outgoing) error {
+	for len(list) > 0 {
+		var p *partition
+		var run []entry
+		for _, o := range list {
+			if o.Event.Received.IsZero() {
+				o.Event.Received = l.o.Now().UTC().Truncate(time.Millisecond)
+			}
+			q := l.parts[0]
+			if len(l.parts) > 1 {
+				q = l.parts[l.Partition(o.Event.OrderingKey())]
+			}
+			if p != nil && q != p {
+				break
+			}
+			p = q
+			run = append(run, entry{p: p, e: o.Event, r: o.Receipt})
+		}
+		if _, err := p.appender.AppendAll(ctx, run); err != nil {
+			return err
+		}
+		list = list[len(run):]
+	}
+	return nil
+}
+
 // waiter is the Receipt of Publish.
 type waiter chan error
 

@@ -186,3 +186,33 @@ func TestFilteredFollowFromStreamAndRing(t *testing.T) {
 		f.Close()
 	}
 }
+
+// AppendAll keeps the order over partitions' queues and tells each receipt.
+func TestAppendAll(t *testing.T) {
+	l := start(t, Options{Durability: OS, Partitions: 2})
+	var out []Outgoing
+	w := make(waiter, 10_000)
+	for i := range 9000 { // more than a queue holds
+		out = append(out, Outgoing{Event: &event.Event{Topic: "a/b", ClientID: fmt.Sprint("c", i/100%4), Payload: fmt.Append(nil, i)}, Receipt: &w})
+	}
+	if err := l.AppendAll(t.Context(), out); err != nil {
+		t.Fatal(err)
+	}
+	for range out {
+		if err := <-w; err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := map[string]uint64{}
+	for _, o := range out {
+		if o.Event.Seq <= last[o.Event.ClientID] {
+			t.Fatalf("%s: sequence %d after %d", o.Event.ClientID, o.Event.Seq, last[o.Event.ClientID])
+		}
+		last[o.Event.ClientID] = o.Event.Seq
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.AppendAll(ended, out[:1]); err == nil {
+		t.Error("queued after its context has ended")
+	}
+}

@@ -299,6 +299,66 @@ func (b *Bucket) Commit(ctx context.Context, changes []Change) (rev uint64, err 
 	}
 }
 
+// Outcome is what became of one change of UpdateEach.
+type Outcome struct {
+	Revision uint64
+	Err      error // nil: it is durable
+}
+
+// UpdateEach makes each change by itself, as that many concurrent calls of Update
+// would: they share commits, but one that fails leaves the others. Each key may
+// occur once. It returns when all have an outcome, in the order of changes; err is
+// for what concerns all of them, and then none was begun.
+// Errors: errs.Invalid, errs.TooLarge, errs.Timeout; those of an Outcome are
+// Update's.
+func (b *Bucket) UpdateEach(ctx context.Context, changes []Change) ([]Outcome, error) {
+	const op = "kv.UpdateEach"
+	keys := make([]string, len(changes))
+	for i, c := range changes {
+		if err := checkKey(op, c.Key); err != nil {
+			return nil, err
+		}
+		if len(c.Value) > MaxValue {
+			return nil, errs.Errorf(op, errs.TooLarge, "value of %d bytes for %q, at most %d are allowed", len(c.Value), c.Key, MaxValue)
+		}
+		keys[i] = c.Key
+	}
+	slices.Sort(keys)
+	for i := 1; i < len(keys); i++ {
+		if keys[i] == keys[i-1] {
+			return nil, errs.Errorf(op, errs.Invalid, "key %q occurs twice", keys[i])
+		}
+	}
+	if err := b.lock(ctx, keys); err != nil {
+		return nil, err
+	}
+	units := make([]unit, len(changes))
+	out := make([]Outcome, len(changes))
+	for i := range changes {
+		u := &units[i]
+		*u = unit{b: b, changes: changes[i : i+1 : i+1], size: len(changes[i].Value) + 2*len(changes[i].Key) + 160, done: make(chan jet.Result, 1)}
+		if err := b.appender.Append(ctx, u); err != nil {
+			u.done <- jet.Result{Err: errs.E(op, errs.Unavailable, err)}
+		}
+	}
+	for i := range units {
+		// The appender answers every unit, within its own deadline.
+		res := <-units[i].done
+		out[i] = Outcome{Revision: res.Seq}
+		if res.Err != nil {
+			out[i] = Outcome{Err: errs.E(op, errs.KindOf(res.Err), res.Err)}
+		}
+	}
+	b.unlock(keys)
+	for i := range changes {
+		// A cleared key is absent too.
+		if c := &changes[i]; errs.Is(out[i].Err, errs.Conflict) && c.Expected == 0 && !c.Any {
+			out[i].Revision, out[i].Err = b.Update(ctx, c.Key, c.Value, 0)
+		}
+	}
+	return out, nil
+}
+
 // absent looks at the keys that must be absent. For the cleared ones it expects
 // the revision of the clearing instead, and reports whether there were any and
 // none was in the way.

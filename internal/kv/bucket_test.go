@@ -497,3 +497,42 @@ func BenchmarkUpdate(b *testing.B) {
 		}
 	}
 }
+
+// UpdateEach's changes stand or fail each by itself.
+func TestUpdateEach(t *testing.T) {
+	b, _ := open(t, eventlog.Options{Durability: eventlog.OS}, Config{Name: "each"})
+	first, err := b.Update(t.Context(), "a", []byte("1"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleared, err := b.Update(t.Context(), "c", []byte("1"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Update(t.Context(), "c", nil, cleared); err != nil {
+		t.Fatal(err)
+	}
+	out, err := b.UpdateEach(t.Context(), []Change{
+		{Key: "a", Value: []byte("2"), Expected: first}, {Key: "b", Value: []byte("1"), Expected: 99}, {Key: "c", Value: []byte("2")}, {Key: "d", Value: []byte("1"), Any: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out[0].Err != nil || !errs.Is(out[1].Err, errs.Conflict) || out[2].Err != nil || out[3].Err != nil {
+		t.Fatalf("%+v", out)
+	}
+	for i, key := range []string{"a", "", "c", "d"} {
+		if key == "" {
+			continue
+		}
+		if e, err := b.Get(t.Context(), key); err != nil || e.Revision != out[i].Revision {
+			t.Errorf("%s: %+v %v, want revision %d", key, e, err, out[i].Revision)
+		}
+	}
+	if _, err := b.Get(t.Context(), "b"); !errs.Is(err, errs.NotFound) {
+		t.Errorf("b: %v", err)
+	}
+	if _, err := b.UpdateEach(t.Context(), []Change{{Key: "a"}, {Key: "a"}}); !errs.Is(err, errs.Invalid) {
+		t.Errorf("a key twice: %v", err)
+	}
+}

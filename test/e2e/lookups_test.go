@@ -124,7 +124,6 @@ actions:
 	}
 
 	for call, want := range map[string]string{
-		"get_thing_shadow('lamp', 'role')":                "this Weir has no shadow service",
 		"get_registry_data('DescribeThing', 'l', 'role')": "this Weir has no registry",
 		"aws_lambda('f', 1)":                              "AWS_ENDPOINT_URL_LAMBDA",
 		"get_secret('s', 'SecretString', 'role')":         "AWS_ENDPOINT_URL_SECRETS_MANAGER",

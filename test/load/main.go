@@ -9,6 +9,7 @@
 //	go run ./test/load return   -pid $PID -sessions 1000 -messages 1000   # drain after a mass return
 //	go run ./test/load handshakes -pid $PID -addr localhost:8883 -publishers 8 -rate 0 \
 //	    -ca $WEIR_CA_FILE -cert $WEIR_CERT_FILE -key $WEIR_KEY_FILE
+//	go run ./test/load shadow   -pid $PID -rate 5000 -things 1000
 //
 // CPU a message is the figure to compare: generator and server share the
 // machine, so a rate is what the two manage together.
@@ -43,17 +44,18 @@ type settings struct {
 	clumped    bool
 	ca         string
 	cert, key  string
+	things     int
 }
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("load ingest | pipeline | latency | return | handshakes, then flags; see -h of each")
+		log.Fatal("load ingest | pipeline | latency | return | handshakes | shadow, then flags; see -h of each")
 	}
-	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn, "handshakes": handshakes}
+	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn, "handshakes": handshakes, "shadow": shadow}
 	run, ok := modes[os.Args[1]]
 	if !ok {
-		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency, return and handshakes", os.Args[1])
+		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency, return, handshakes and shadow", os.Args[1])
 	}
 	var s settings
 	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
@@ -68,6 +70,8 @@ func main() {
 	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish; return: missed by each session")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
 	f.IntVar(&s.rate, "rate", 2000, "latency: messages a second; handshakes: as many a second, 0 as fast as it goes")
+	f.IntVar(&s.rate, "rate", 2000, "latency, shadow: messages a second")
+	f.IntVar(&s.things, "things", 1000, "shadow: how many shadows are updated")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
 	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
 	f.BoolVar(&s.distinct, "distinct", false, "ingest: a new topic for each message")

@@ -141,6 +141,42 @@ func (a *Appender[T]) Append(ctx context.Context, u T) error {
 	return nil
 }
 
+// AppendAll queues the units of list in their order, as many at a time as there
+// is room for, so that they share commits. It returns how many are queued: all of
+// them unless there is an error, which is Append's.
+func (a *Appender[T]) AppendAll(ctx context.Context, list []T) (n int, err error) {
+	for n < len(list) {
+		a.mu.Lock()
+		before := n
+		first := len(a.queue) == 0
+		for !a.closed && ctx.Err() == nil && n < len(list) && len(a.queue) < a.c.MaxUnits {
+			size := list[n].Size()
+			if len(a.queue) > 0 && a.bytes+size > a.c.MaxQueue {
+				break
+			}
+			a.queue = append(a.queue, list[n])
+			a.bytes += size
+			n++
+		}
+		a.mu.Unlock()
+		if n > before {
+			if first {
+				select {
+				case a.wake <- struct{}{}:
+				default:
+				}
+			}
+			continue
+		}
+		// No room, closed or too late: Append waits, or says so.
+		if err := a.Append(ctx, list[n]); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
 // Waiting returns the number of queued units.
 func (a *Appender[T]) Waiting() int {
 	a.mu.Lock()
