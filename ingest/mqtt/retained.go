@@ -42,6 +42,7 @@ const (
 type retained struct {
 	bucket   Bucket // nil: there are no retained messages
 	messages map[topic.Name]*event.Event
+	bytes    int                     // of all of them
 	changed  map[topic.Name]struct{} // not yet saved
 	handled  []uint64                // by partition: what has been projected
 	saved    []uint64                // by partition: what the bucket says
@@ -56,14 +57,23 @@ func (r *retained) take(e *event.Event) {
 		if r.messages[e.Topic] == nil {
 			return
 		}
+		r.bytes -= r.messages[e.Topic].Size()
 		delete(r.messages, e.Topic)
 	} else {
 		// A copy: the event shares its memory with others of its time.
 		m := *e
 		m.Payload = slices.Clone(e.Payload)
-		r.messages[e.Topic] = &m
+		r.put(&m)
 	}
 	r.changed[e.Topic] = struct{}{}
+}
+
+func (r *retained) put(m *event.Event) {
+	if old := r.messages[m.Topic]; old != nil {
+		r.bytes -= old.Size()
+	}
+	r.bytes += m.Size()
+	r.messages[m.Topic] = m
 }
 
 // restore reads the bucket, and from the log what was committed after the
@@ -81,7 +91,7 @@ func (s *Server) restore(ctx context.Context) error {
 				return fmt.Errorf("position %q: %w", p, err)
 			}
 			// After a lost tail sequences are used again.
-			r.handled[i] = min(pos, s.log.Committed(i))
+			r.handled[i] = min(pos, s.ends[i])
 			r.saved[i] = r.handled[i]
 			return nil
 		}
@@ -89,7 +99,7 @@ func (s *Server) restore(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%q: %w", e.Key, err)
 		}
-		r.messages[m.Topic] = m
+		r.put(m)
 		return nil
 	})
 	if err != nil {
@@ -231,6 +241,24 @@ func (s *Server) mayRetain(n topic.Name) bool {
 	defer s.routes.mu.RUnlock()
 	r := &s.routes.retained
 	return len(r.messages) < s.safety.Retained || r.messages[n] != nil
+}
+
+// retainedRoom reports whether a retained message of size bytes may replace what
+// its topic has.
+func (s *Server) retainedRoom(n topic.Name, size int) bool {
+	s.routes.mu.RLock()
+	defer s.routes.mu.RUnlock()
+	r := &s.routes.retained
+	if old := r.messages[n]; old != nil {
+		size -= old.Size()
+	}
+	return size <= 0 || r.bytes+size <= s.safety.RetainedBytes
+}
+
+// MayRetain reports whether there is room for a retained message of so many
+// bytes on a topic; without any it clears what is there.
+func (s *Server) MayRetain(n topic.Name, size int) bool {
+	return size == 0 || s.mayRetain(n) && s.retainedRoom(n, size)
 }
 
 // Retained returns the retained message of a topic, nil where there is none.
