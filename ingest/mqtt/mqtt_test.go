@@ -1039,7 +1039,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	}
 	// It reads again, and is heard again.
 	go io.Copy(io.Discard, p.nc)
-	p.nc.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	p.nc.SetWriteDeadline(time.Now().Add(60 * time.Second))
 	for range 500 {
 		if _, err := p.nc.Write(b); err != nil {
 			t.Fatal(err)

@@ -275,25 +275,42 @@ func (s *Server) Retained(n topic.Name) *event.Event {
 // RetainedAfter returns up to max retained messages of the topics behind after,
 // sorted by topic.
 func (s *Server) RetainedAfter(after topic.Name, max int) []*event.Event {
-	s.routes.mu.RLock()
-	var names []topic.Name
-	for n := range s.routes.retained.messages {
-		if n > after {
-			names = append(names, n)
-		}
-	}
-	s.routes.mu.RUnlock()
-	slices.Sort(names)
 	var out []*event.Event
-	for _, n := range names {
-		if len(out) == max {
-			break
+	for len(out) < max {
+		// The first of them, and as many more as may have expired since.
+		page := s.retainedPage(after, max-len(out)+16)
+		for _, m := range page {
+			if after = m.Topic; !m.Expired(s.now()) && len(out) < max {
+				out = append(out, m)
+			}
 		}
-		if m := s.Retained(n); m != nil {
-			out = append(out, m)
+		if len(page) == 0 {
+			break
 		}
 	}
 	return out
+}
+
+// retainedPage returns the first n retained messages behind after, sorted by
+// topic, looking at each message there is once.
+func (s *Server) retainedPage(after topic.Name, n int) []*event.Event {
+	byTopic := func(a, b *event.Event) int { return strings.Compare(string(a.Topic), string(b.Topic)) }
+	var page []*event.Event
+	var last topic.Name // nothing from here on is of the page; "": not known
+	s.routes.mu.RLock()
+	defer s.routes.mu.RUnlock()
+	for name, m := range s.routes.retained.messages {
+		if name <= after || last != "" && name >= last {
+			continue
+		}
+		if page = append(page, m); len(page) >= 2*n {
+			slices.SortFunc(page, byTopic)
+			page = page[:n]
+			last = page[n-1].Topic
+		}
+	}
+	slices.SortFunc(page, byTopic)
+	return page[:min(n, len(page))]
 }
 
 // retainedHead is what the bucket keeps of a message besides its payload.

@@ -1,10 +1,16 @@
 package mqtt
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/topic"
 )
 
 // Retained messages take a bounded amount of memory; what is there can be made
@@ -77,5 +83,38 @@ func TestDisconnectIsNotReset(t *testing.T) {
 		}
 		p.nc.Close()
 		r.stop()
+	}
+}
+
+func TestRetainedPages(t *testing.T) {
+	r := start(t, func(o *Options) { o.Retained = newFakeBucket() })
+	r.stop()
+	var want []string
+	for i := range 500 {
+		n := topic.Name(fmt.Sprintf("t/%d", (i*7919)%500))
+		m := &event.Event{Topic: n, Payload: []byte("x"), Received: time.Now()}
+		if i%5 == 0 { // these have expired
+			m.Received, m.Props = time.Now().Add(-time.Hour), &event.Properties{MessageExpiry: 1}
+		} else {
+			want = append(want, string(n))
+		}
+		r.s.routes.retained.put(m)
+	}
+	slices.Sort(want)
+	for _, size := range []int{1, 7, 100, 1000} {
+		var got []string
+		for after := topic.Name(""); ; {
+			page := r.s.RetainedAfter(after, size)
+			if len(page) == 0 {
+				break
+			}
+			for _, m := range page {
+				after = m.Topic
+				got = append(got, string(m.Topic))
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("pages of %d: %d of %d", size, len(got), len(want))
+		}
 	}
 }
