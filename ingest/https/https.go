@@ -44,6 +44,9 @@ type Options struct {
 	Addr      string       // of the TLS listener; "" for none: Handler alone is used
 	TLSConfig *tls.Config  // see auth.CA.TLSConfig and Protocols
 	MQTT      http.Handler // takes GET /mqtt, MQTT over WebSocket; nil: not found
+	// MayRetain reports whether there is room for a retained message of so many
+	// bytes; nil: always.
+	MayRetain func(n topic.Name, size int) bool
 
 	// Data takes the requests on things, retained messages and connections that
 	// the REST API of the data plane has, with who sent them in their context

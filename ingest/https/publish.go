@@ -60,6 +60,9 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 		return "", errs.Errorf(op, errs.Forbidden, "not allowed to publish on this topic")
 	}
 	e.Payload = c.HTTP.Body
+	if e.Retain && s.o.MayRetain != nil && !s.o.MayRetain(n, len(e.Payload)) {
+		return "", errs.Errorf(op, errs.Quota, "there is no room for another retained message")
+	}
 	e.Received = s.o.Now().UTC().Truncate(time.Millisecond)
 	// A client that goes away does not take back what it published.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), publishTimeout)

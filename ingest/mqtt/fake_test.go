@@ -25,7 +25,8 @@ type fakeLog struct {
 	limit     int               // appends that may wait; 0: any
 	trimmed   uint64            // sequences up to it are gone, in partition 0
 	follows   int
-	read      int // events looked at by followers
+	read      int      // events looked at by followers
+	losses    []uint64 // ends that the log went back to
 }
 
 type appended struct {
@@ -119,6 +120,21 @@ func (l *fakeLog) commit(n int) {
 	}
 }
 
+// lose forgets what lies behind end in every partition, as a log does that comes
+// back without its unsynced tail.
+func (l *fakeLog) lose(end uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.losses = append(l.losses, end)
+	for p := range l.parts {
+		if l.committed[p] > end {
+			l.parts[p] = l.parts[p][:end]
+			l.committed[p] = end
+		}
+	}
+	l.wake()
+}
+
 // events returns what is committed in partition p.
 func (l *fakeLog) events(p int) []*event.Event {
 	l.mu.Lock()
@@ -136,13 +152,14 @@ func (l *fakeLog) Follow(o eventlog.FollowOptions) (Follower, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.follows++
-	return &fakeFollower{l: l, o: o, at: o.After}, nil
+	return &fakeFollower{l: l, o: o, at: o.After, losses: len(l.losses)}, nil
 }
 
 type fakeFollower struct {
 	l      *fakeLog
 	o      eventlog.FollowOptions
 	at     uint64
+	losses int
 	closed bool
 }
 
@@ -157,6 +174,9 @@ func (f *fakeFollower) Next(ctx context.Context, max int) ([]*event.Event, uint6
 			f.at = f.l.trimmed
 			f.l.mu.Unlock()
 			return nil, 0, gap
+		}
+		for ; f.losses < len(f.l.losses); f.losses++ {
+			f.at = min(f.at, f.l.losses[f.losses])
 		}
 		var out []*event.Event
 		start := f.at

@@ -349,6 +349,7 @@ func (s *Server) safety() ingest.Safety {
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
+	safety.RetainedBytes = int(s.cfg.Safety.RetainedBytes)
 	return safety
 }
 
@@ -387,7 +388,8 @@ func (s *Server) openGateway(ctx context.Context) error {
 		return nil
 	}
 	o := https.Options{
-		Log: s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
+		MayRetain: gw.MayRetain,
+		Log:       s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.names.TLSConfig(https.Protocols...),
 		MQTT:      gw.WebSocket(https.TLSState), Data: http.HandlerFunc(s.serveData),
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
