@@ -150,7 +150,7 @@ could not be reached; 4 Weir refused the request; 130 interrupted twice.`,
 	for group, cmds := range map[string][]*cobra.Command{
 		"server": {a.devCmd(), a.serveCmd(), a.configCmd()},
 		"device": {a.pubCmd(), a.subCmd()},
-		"owner": {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.shadowCmd(), a.deadCmd(), a.destinationCmd(),
+		"owner": {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.explainCmd(), a.shadowCmd(), a.deadCmd(), a.destinationCmd(), a.authzCmd(),
 			a.thingCmd(), a.typeCmd(), a.groupCmd(), a.certCmd(), a.caCmd(), a.policyCmd(), a.accessKeyCmd()},
 	} {
 		for _, c := range cmds {

@@ -173,8 +173,8 @@ func (ca *CA) VerifyClient(leaf *x509.Certificate) error {
 func (ca *CA) serverCertificate() (*tls.Certificate, error) {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
-	if ca.server != nil && ca.fits(ca.server.Leaf) {
-		return ca.server, nil
+	if ca.server != nil && ca.lasts(ca.server.Leaf) {
+		return ca.server, nil // its names and its signature were looked at when it was read
 	}
 	cert, key, err := readPair(filepath.Join(ca.Dir, serverFile), filepath.Join(ca.Dir, serverKeyFile))
 	if err != nil || !ca.fits(cert) {
@@ -202,8 +202,14 @@ func (ca *CA) serverNames() (dns []string, ips []net.IP) {
 	return dns, ips
 }
 
+// lasts reports whether c holds now and for some time.
+func (ca *CA) lasts(c *x509.Certificate) bool {
+	return !ca.now().Add(renewAhead).After(c.NotAfter) && !ca.now().Before(c.NotBefore)
+}
+
+// fits reports whether c is a server certificate as it must be.
 func (ca *CA) fits(c *x509.Certificate) bool {
-	if c.CheckSignatureFrom(ca.cert) != nil || ca.now().Add(renewAhead).After(c.NotAfter) || ca.now().Before(c.NotBefore) {
+	if !ca.lasts(c) || c.CheckSignatureFrom(ca.cert) != nil {
 		return false
 	}
 	dns, ips := ca.serverNames()

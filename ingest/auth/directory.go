@@ -47,6 +47,7 @@ const (
 type Certificate struct {
 	ID         string // SHA-256 of the DER form, hexadecimal
 	Status     Status
+	DER        []byte
 	CA         string    // id of the CA it was registered with; "": none
 	Registered time.Time // when
 }

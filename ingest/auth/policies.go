@@ -302,11 +302,6 @@ func (a *Policies) Still(p *Principal) error {
 	return nil
 }
 
-// Explain answers as May does for a session, and says why.
-func (a *Policies) Explain(s *policy.Set, f *policy.Facts, act policy.Action, arn string) *policy.Explanation {
-	return s.Explain(&policy.Request{Action: act, Resource: arn, Facts: f, Now: a.now()})
-}
-
 // loopback is the Data of a principal that came in without TLS from this
 // machine: it may do all that the gateway lets anybody do.
 type loopback struct{}

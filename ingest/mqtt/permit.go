@@ -49,3 +49,13 @@ func (s *Server) reconsider() {
 // sweepsForTime is how many sweeps pass until connections are asked about though
 // nothing has changed.
 const sweepsForTime = 4
+
+// Principal returns who is connected with a client id, nil where nobody is.
+func (s *Server) Principal(clientID string) *auth.Principal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.clients[clientID]; c != nil {
+		return c.principal
+	}
+	return nil
+}

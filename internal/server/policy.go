@@ -59,7 +59,7 @@ func (d *directory) Certificate(id string) (*auth.Certificate, bool) {
 	if err != nil {
 		return nil, false
 	}
-	return &auth.Certificate{ID: c.ID, Status: auth.Status(c.Status), CA: c.CAID, Registered: c.CreatedAt}, true
+	return &auth.Certificate{ID: c.ID, Status: auth.Status(c.Status), DER: c.DER, CA: c.CAID, Registered: c.CreatedAt}, true
 }
 
 func (d *directory) CA(id string) (*auth.CA509, bool) {

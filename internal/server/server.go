@@ -48,6 +48,7 @@ import (
 	"github.com/weir-iot/weir/internal/telemetry"
 	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/rules"
+	"github.com/weir-iot/weir/rules/replay"
 	"github.com/weir-iot/weir/shadow"
 )
 
@@ -94,6 +95,8 @@ type Server struct {
 	names        *domain.Names
 	authorizers  *custom.Authenticator
 	methods      *mux.Methods
+	outcomes     *actions.Outcomes
+	jobs         *replay.Jobs
 	gateway      *mqtt.Server
 	mux          *mux.Server   // nil: not served
 	https        *https.Server // nil: not served
@@ -133,6 +136,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openShadows,
 		s.openRules,
 		s.openIdentity,
+		s.openTrials,
 		s.openGateway,
 		s.openAWS,
 		s.openControl,
@@ -161,6 +165,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.start("rules engine", s.engine.Run)
 	parts.start("shadows", s.shadows.Run)
 	parts.start("custom authorizers", s.authorizers.Run)
+	parts.start("canaries and backfills", s.jobs.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
@@ -290,8 +295,11 @@ func (s *Server) openActions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.outcomes, err = actions.OpenOutcomes(s.log, 0, logger); err != nil {
+		return err
+	}
 	s.lanes = &actions.Maker{
-		Kinds: install.Kinds(),
+		Kinds: install.Kinds(), Outcomes: s.outcomes,
 		Env: actions.Env{
 			AccountID: s.cfg.AccountID, Region: s.cfg.Region, Logger: logger, Publish: s.log.Publish, PublishAll: republish.ToLog(s.log), TopicLimits: limits.Topic(),
 			AWS: awsenv.New(o).Config, AllowPrivate: policy.AllowPrivate, AllowNetworks: policy.AllowNetworks, Destinations: s.destinations,
@@ -411,7 +419,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Shadows: s.shadows, Registry: people{s.things, string(s.ca.PEM())},
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Trials: &trials{s}, Explainer: &explainer{s}, Authz: authz{s}, Registry: people{s.things, string(s.ca.PEM())}, Shadows: s.shadows,
 		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {

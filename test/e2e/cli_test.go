@@ -166,7 +166,7 @@ func diff(want, got string) string {
 }
 
 func TestHelpHasExamples(t *testing.T) {
-	for _, cmd := range []string{"dev", "serve", "config", "env", "pub", "sub", "cert", "status", "tail", "version",
+	for _, cmd := range []string{"dev", "serve", "config", "env", "pub", "sub", "cert create", "authz explain", "status", "tail", "version",
 		"rule apply", "rule list", "rule show", "rule status", "rule enable", "rule disable", "rule delete", "dead list", "dead show", "dead redrive",
 		"destination list", "destination confirm", "destination delete"} {
 		out, _, code := weirtest.Run(t, "", nil, append(strings.Fields(cmd), "--help")...)

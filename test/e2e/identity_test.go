@@ -38,7 +38,7 @@ type identity struct {
 	*weirtest.Weir
 	t         *testing.T
 	e         server.Endpoints
-	key       control.AccessKey
+	key       control.OwnerKey
 	token     string
 	signature string
 

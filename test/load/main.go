@@ -6,6 +6,8 @@
 //	go run ./test/load ingest   -pid $PID -publishers 1 -window 1
 //	go run ./test/load pipeline -pid $PID -results out/results
 //	go run ./test/load latency  -pid $PID -rate 2000
+//	go run ./test/load handshakes -pid $PID -addr localhost:8883 -publishers 8 -rate 0 \
+//	    -ca $WEIR_CA_FILE -cert $WEIR_CERT_FILE -key $WEIR_KEY_FILE
 //
 // CPU a message is the figure to compare: generator and server share the
 // machine, so a rate is what the two manage together.
@@ -36,21 +38,23 @@ type settings struct {
 	qos        int
 	topic      string
 	distinct   bool
+	ca         string
+	cert, key  string
 }
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("load ingest | pipeline | latency, then flags; see -h of each")
+		log.Fatal("load ingest | pipeline | latency | handshakes, then flags; see -h of each")
 	}
-	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency}
+	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "handshakes": handshakes}
 	run, ok := modes[os.Args[1]]
 	if !ok {
-		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline and latency", os.Args[1])
+		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency and handshakes", os.Args[1])
 	}
 	var s settings
 	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
-	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server")
+	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server; handshakes: its TLS address")
 	f.IntVar(&s.pid, "pid", 0, "`process` whose CPU time is read; 0: none")
 	f.IntVar(&s.publishers, "publishers", 50, "connections that publish")
 	f.IntVar(&s.window, "window", 32, "unacknowledged messages a publisher")
@@ -60,10 +64,13 @@ func main() {
 	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
 	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
-	f.IntVar(&s.rate, "rate", 2000, "latency: messages a second")
+	f.IntVar(&s.rate, "rate", 2000, "latency: messages a second; handshakes: as many a second, 0 as fast as it goes")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
 	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
 	f.BoolVar(&s.distinct, "distinct", false, "ingest: a new topic for each message")
+	f.StringVar(&s.ca, "ca", "", "handshakes: `file` of the server's authority")
+	f.StringVar(&s.cert, "cert", "", "handshakes: `file` of the client certificate")
+	f.StringVar(&s.key, "key", "", "handshakes: `file` of its key")
 	_ = f.Parse(os.Args[2:])
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt)

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// handshakes connects over TLS with a client certificate, says CONNECT, waits
+// for CONNACK, and leaves; again and again, each worker with a client id of its
+// own. With a rate it holds that one.
+func handshakes(s settings) error {
+	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
+	if err != nil {
+		return err
+	}
+	authority, err := os.ReadFile(s.ca)
+	if err != nil {
+		return err
+	}
+	config := &tls.Config{ServerName: "localhost", RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}}
+	if !config.RootCAs.AppendCertsFromPEM(authority) {
+		return errors.New("no certificate in " + s.ca)
+	}
+	var counted atomic.Int64
+	var counting atomic.Bool
+	var lat histogram
+	done := make(chan struct{})
+	var turns chan struct{} // nil: as fast as it goes
+	var workers sync.WaitGroup
+	if s.rate > 0 {
+		turns = make(chan struct{})
+		workers.Go(func() {
+			tick := time.NewTicker(time.Second / time.Duration(s.rate))
+			defer tick.Stop()
+			for {
+				select {
+				case <-tick.C:
+				case <-done:
+					return
+				}
+				select {
+				case turns <- struct{}{}:
+				case <-done:
+					return
+				}
+			}
+		})
+	}
+	failed := make(chan error, s.publishers)
+	for i := range s.publishers {
+		workers.Go(func() {
+			for {
+				if turns != nil {
+					select {
+					case <-turns:
+					case <-done:
+						return
+					}
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+				began := time.Now()
+				if err := handshake(s.addr, config, fmt.Sprintf("load-%d", i)); err != nil {
+					failed <- err
+					return
+				}
+				if counting.Load() {
+					counted.Add(1)
+					lat.add(time.Since(began))
+				}
+			}
+		})
+	}
+	time.Sleep(s.warmup)
+	cpu, began := cpuTime(s.pid), time.Now()
+	counting.Store(true)
+	select {
+	case err = <-failed:
+	case <-time.After(s.duration):
+	}
+	counting.Store(false)
+	took, used := time.Since(began), cpuTime(s.pid)-cpu
+	close(done)
+	workers.Wait()
+	if err != nil {
+		return err
+	}
+	n := counted.Load()
+	fmt.Printf("%d at a time: %.0f handshakes/s with a client certificate, p50 %v, p99 %v", s.publishers, float64(n)/took.Seconds(), lat.quantile(0.50), lat.quantile(0.99))
+	if s.pid > 0 && n > 0 {
+		fmt.Printf(", %.0f µs server CPU each", float64(used.Microseconds())/float64(n))
+	}
+	fmt.Println()
+	return nil
+}
+
+func handshake(addr string, config *tls.Config, id string) error {
+	nc, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	c := tls.Client(nc, config)
+	body := appendText([]byte{0, 4, 'M', 'Q', 'T', 'T', 4, 2, 4, 0}, id)
+	if _, err := c.Write(append([]byte{0x10, byte(len(body))}, body...)); err != nil {
+		return err
+	}
+	var ack [4]byte
+	if _, err := io.ReadFull(c, ack[:]); err != nil {
+		return err
+	}
+	if ack[0] != 0x20 || ack[3] != 0 {
+		return fmt.Errorf("CONNECT refused: % x", ack)
+	}
+	_, err = c.Write([]byte{0xe0, 0})
+	return err
+}
