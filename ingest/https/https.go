@@ -24,6 +24,7 @@ import (
 
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/internal/event"
 )
 
