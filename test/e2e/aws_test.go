@@ -27,6 +27,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/internal/mqttclient"
 	"github.com/weir-iot/weir/test/weirtest"
 )
 
@@ -522,5 +523,92 @@ func TestAWSContention(t *testing.T) {
 		if _, err := c.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &name}); err != nil {
 			t.Errorf("attached and not there: %v", err)
 		}
+	}
+}
+
+// The fleet is searched as its indexing configuration says, and not at all
+// without one.
+func TestAWSSearch(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	c := sdk(t, w, nil)
+	ctx := t.Context()
+	k := accessKey(t, w)
+	for i, site := range []string{"a", "a", "b"} {
+		name := aws.String(fmt.Sprintf("pump%d", i))
+		if _, err := c.CreateThing(ctx, &iot.CreateThingInput{ThingName: name, AttributePayload: &types.AttributePayload{Attributes: map[string]string{"site": site, "size": fmt.Sprint(10 * (i + 1))}}}); err != nil {
+			t.Fatal(err)
+		}
+		if status, answer := raw(t, w, k, "iotdata", "POST", "/things/"+*name+"/shadow", fmt.Appendf(nil, `{"state":{"reported":{"battery":%d}}}`, 20*i)); status != 200 {
+			t.Fatal(status, answer)
+		}
+	}
+	search := func(q string) string {
+		t.Helper()
+		var names []string
+		in := &iot.SearchIndexInput{QueryString: aws.String(q), MaxResults: aws.Int32(1)}
+		for {
+			page, err := c.SearchIndex(ctx, in)
+			if err != nil {
+				t.Fatalf("%s: %v", q, err)
+			}
+			for _, th := range page.Things {
+				names = append(names, aws.ToString(th.ThingName))
+			}
+			if page.NextToken == nil {
+				return strings.Join(names, " ")
+			}
+			in.NextToken = page.NextToken
+		}
+	}
+	_, err := c.SearchIndex(ctx, &iot.SearchIndexInput{QueryString: aws.String("*")})
+	if off := (*types.ResourceNotFoundException)(nil); !errors.As(err, &off) {
+		t.Errorf("indexing is off: %v", err)
+	}
+	index := func(mode types.ThingIndexingMode, connectivity types.ThingConnectivityIndexingMode, fields ...types.Field) {
+		t.Helper()
+		if _, err := c.UpdateIndexingConfiguration(ctx, &iot.UpdateIndexingConfigurationInput{ThingIndexingConfiguration: &types.ThingIndexingConfiguration{
+			ThingIndexingMode: mode, ThingConnectivityIndexingMode: connectivity, CustomFields: fields,
+		}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index(types.ThingIndexingModeRegistry, types.ThingConnectivityIndexingModeOff)
+	for q, want := range map[string]string{
+		"attributes.site:a": "pump0 pump1", "attributes.size > 10 AND NOT attributes.site:b": "pump1", "thingName:pump*": "pump0 pump1 pump2",
+		"shadow.reported.battery < 30": "", "connectivity.connected:*": "",
+	} {
+		if got := search(q); got != want {
+			t.Errorf("%s: %q, want %q", q, got, want)
+		}
+	}
+	index(types.ThingIndexingModeRegistryAndShadow, types.ThingConnectivityIndexingModeStatus, types.Field{Name: aws.String("attributes.size"), Type: types.FieldTypeNumber})
+	client := w.Connect(mqttclient.Options{ClientID: "pump2"})
+	defer client.Close()
+	for q, want := range map[string]string{
+		"shadow.reported.battery < 30": "pump0 pump1", "connectivity.connected:true": "pump2", "connectivity.connected:false": "pump0 pump1", "shadow.hasDelta:true": "",
+	} {
+		if got := search(q); got != want {
+			t.Errorf("%s: %q, want %q", q, got, want)
+		}
+	}
+	stats, err := c.GetStatistics(ctx, &iot.GetStatisticsInput{QueryString: aws.String("*"), AggregationField: aws.String("attributes.size")})
+	if err != nil || stats.Statistics.Count != 3 || aws.ToFloat64(stats.Statistics.Average) != 20 || aws.ToFloat64(stats.Statistics.Maximum) != 30 {
+		t.Errorf("%+v %v", stats, err)
+	}
+	card, err := c.GetCardinality(ctx, &iot.GetCardinalityInput{QueryString: aws.String("attributes.site:a"), AggregationField: aws.String("attributes.size")})
+	if err != nil || card.Cardinality != 2 {
+		t.Errorf("%+v %v", card, err)
+	}
+	percentiles, err := c.GetPercentiles(ctx, &iot.GetPercentilesInput{QueryString: aws.String("*"), AggregationField: aws.String("attributes.size"), Percents: []float64{50}})
+	if err != nil || len(percentiles.Percentiles) != 1 || percentiles.Percentiles[0].Value != 20 {
+		t.Errorf("%+v %v", percentiles, err)
+	}
+	_, err = c.GetStatistics(ctx, &iot.GetStatisticsInput{QueryString: aws.String("*"), AggregationField: aws.String("attributes.site")})
+	if bad := (*types.InvalidAggregationException)(nil); !errors.As(err, &bad) {
+		t.Errorf("a field that is not indexed: %v", err)
+	}
+	_, err = c.SearchIndex(ctx, &iot.SearchIndexInput{QueryString: aws.String("*x")})
+	if bad := (*types.InvalidQueryException)(nil); !errors.As(err, &bad) {
+		t.Errorf("a wildcard first: %v", err)
 	}
 }
