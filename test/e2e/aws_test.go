@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -610,5 +611,73 @@ func TestAWSSearch(t *testing.T) {
 	_, err = c.SearchIndex(ctx, &iot.SearchIndexInput{QueryString: aws.String("*x")})
 	if bad := (*types.InvalidQueryException)(nil); !errors.As(err, &bad) {
 		t.Errorf("a wildcard first: %v", err)
+	}
+}
+
+// A device reaches the data plane on its own port with its certificate, and may
+// there what its policy says.
+func TestAWSDataPlaneWithCertificate(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	c := sdk(t, w, nil)
+	ctx := t.Context()
+	cert, err := c.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("own"), PolicyDocument: aws.String(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:GetThingShadow","iot:UpdateThingShadow"],"Resource":"` + account + `thing/mine"}]}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AttachPolicy(ctx, &iot.AttachPolicyInput{PolicyName: aws.String("own"), Target: cert.CertificateArn}); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(*cert.CertificatePem), []byte(*cert.KeyPair.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := w.TLS().Clone()
+	config.Certificates = []tls.Certificate{pair}
+	config.NextProtos = nil
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+	defer client.CloseIdleConnections()
+	base := strings.Replace("https://"+w.Endpoints().HTTPS, "127.0.0.1", "localhost", 1)
+	ask := func(method, path, body string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequest(method, base+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	// What was attached just now holds once the gateway has heard of it.
+	weirtest.Eventually(t, func() bool {
+		status, _ := ask("POST", "/things/mine/shadow", `{"state":{"reported":{"a":1}}}`)
+		return status == 200
+	}, func() string { return "its own shadow stays forbidden" })
+	for _, q := range []struct {
+		method, path string
+		want         int
+	}{
+		{"GET", "/things/mine/shadow", 200},
+		{"GET", "/things/mine/shadow?name=other", 403}, // thing/mine/other to the policy
+		{"DELETE", "/things/mine/shadow", 403},
+		{"GET", "/things/yours/shadow", 403},
+		{"GET", "/retainedMessage/a", 403},
+		{"GET", "/retainedMessage", 403},
+		{"DELETE", "/connections/x", 403}, // no device may
+		{"GET", "/things/mine", 404},      // the registry is not here
+	} {
+		if status, answer := ask(q.method, q.path, ""); status != q.want {
+			t.Errorf("%s %s: %d %s", q.method, q.path, status, answer)
+		}
 	}
 }
