@@ -14,9 +14,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,7 +37,7 @@ import (
 
 const account = "arn:aws:iot:us-east-1:123456789012:"
 
-func accessKey(t *testing.T, w *weirtest.Weir) control.OwnerKey {
+func accessKey(t testing.TB, w *weirtest.Weir) control.OwnerKey {
 	t.Helper()
 	k, err := control.ReadAccessKey(w.Endpoints().AccessKeyFile)
 	if err != nil {
@@ -44,7 +47,7 @@ func accessKey(t *testing.T, w *weirtest.Weir) control.OwnerKey {
 }
 
 // sdk returns the AWS SDK for Go's client. requests counts what it sends.
-func sdk(t *testing.T, w *weirtest.Weir, requests *int) *iot.Client {
+func sdk(t testing.TB, w *weirtest.Weir, requests *int) *iot.Client {
 	t.Helper()
 	k := accessKey(t, w)
 	var mu sync.Mutex
@@ -679,5 +682,97 @@ func TestAWSDataPlaneWithCertificate(t *testing.T) {
 		if status, answer := ask(q.method, q.path, ""); status != q.want {
 			t.Errorf("%s %s: %d %s", q.method, q.path, status, answer)
 		}
+	}
+}
+
+// What the API bears: describes from memory, creations synced to disk. The
+// client's work (signing, JSON) is in the figures.
+func BenchmarkAWS(b *testing.B) {
+	w := weirtest.Start(b)
+	c := sdk(b, w, nil)
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 64
+	if _, err := c.CreateThing(b.Context(), &iot.CreateThingInput{ThingName: aws.String("t")}); err != nil {
+		b.Fatal(err)
+	}
+	run := func(name string, f func(n int64) error) {
+		b.Run(name, func(b *testing.B) {
+			var n atomic.Int64
+			b.SetParallelism(16)
+			begun := cpu(b)
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					if err := f(n.Add(1)); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+			b.ReportMetric(float64((cpu(b)-begun).Microseconds())/float64(b.N), "cpu-µs/request")
+		})
+	}
+	run("describe", func(int64) error {
+		_, err := c.DescribeThing(b.Context(), &iot.DescribeThingInput{ThingName: aws.String("t")})
+		return err
+	})
+	start := time.Now().UnixNano()
+	run("create", func(n int64) error {
+		_, err := c.CreateThing(b.Context(), &iot.CreateThingInput{ThingName: aws.String(fmt.Sprintf("b%d-%d-%d", start, b.N, n))})
+		return err
+	})
+}
+
+// cpu returns what this process has used.
+func cpu(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// The commands of docs/aws.md.
+func TestAWSGuide(t *testing.T) {
+	if testing.Short() {
+		t.Skip("other people's programs")
+	}
+	tool(t, "aws", "awscli")
+	b, err := os.ReadFile("../../docs/aws.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, _ := strings.Cut(string(b), "<!-- run by TestAWSGuide -->\n```sh\n")
+	script, _, ok := strings.Cut(script, "```")
+	if !ok {
+		t.Fatal("docs/aws.md has no script")
+	}
+	version, err := exec.Command("aws", "--version").CombinedOutput()
+	if err != nil {
+		t.Fatal(err, string(version))
+	}
+	if strings.HasPrefix(string(version), "aws-cli/1.") {
+		script = regexp.MustCompile(`"\$\((printf '[^']*') \| base64\)"`).ReplaceAllString(script, `"$$($1)"`)
+	}
+	w := weirtest.Start(t)
+	sub := w.Subscribe("alarms/#")
+	bin := t.TempDir()
+	if err := os.Symlink(weirtest.Binary(t), filepath.Join(bin, "weir")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-e", "-c", "shopt -s expand_aliases\n"+script)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(cmd.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "WEIR_DATA_DIR="+w.Dir(), "AWS_PAGER=", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "\na\n") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if m := sub.Next(); m.Topic != "alarms/pump1" || string(m.Payload) != `{"c":91,"device":"pump1"}` {
+		t.Errorf("%s %s", m.Topic, m.Payload)
+	}
+	shadow, err := os.ReadFile(filepath.Join(cmd.Dir, "shadow.json"))
+	if err != nil || !strings.Contains(string(shadow), `"on":true`) {
+		t.Errorf("%s %v", shadow, err)
 	}
 }
