@@ -113,7 +113,7 @@ func operations() []operation {
 	for _, part := range [][]operation{
 		thingOperations(), groupOperations(), certificateOperations(), policyOperations(), principalOperations(), decisionOperations(),
 		tagOperations(), authorizerOperations(), templateOperations(),
-		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(), shadowOperations(), connectionOperations(),
+		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(), shadowOperations(), connectionOperations(), searchOperations(),
 	} {
 		all = append(all, part...)
 	}

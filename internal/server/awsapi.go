@@ -38,7 +38,7 @@ func (s *Server) openAWS(context.Context) error {
 		},
 		Registry: s.things, Rules: topicRules{s.rules}, Destinations: s.destinations,
 		Messages: &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
-		Shadows:  s.shadows, Endpoints: s.deviceEndpoints,
+		Shadows:  s.shadows, Connections: s.gateway, Authorizers: s.authorizers, Endpoints: s.deviceEndpoints,
 		Logger: s.logger.With("room", "aws"), Registerer: s.registry, Now: s.now,
 	})
 	return err
