@@ -10,16 +10,16 @@ import (
 	"github.com/weir-iot/weir/ingest/auth"
 )
 
-// ticket is an Authenticator whose principals may stay a while, and that is
+// lapsing is an Authenticator whose principals may stay a while, and that is
 // told of their end.
-type ticket struct {
+type lapsing struct {
 	expires atomic.Pointer[time.Time]
 	mu      sync.Mutex // guards what follows
 	made    map[string]*auth.Principal
 	ended   map[string]int
 }
 
-func (k *ticket) Authenticate(_ context.Context, c *auth.Connection) (*auth.Principal, error) {
+func (k *lapsing) Authenticate(_ context.Context, c *auth.Connection) (*auth.Principal, error) {
 	id := c.ClientID
 	p := &auth.Principal{ID: "p", ClientID: id, Ended: func() {
 		k.mu.Lock()
@@ -35,7 +35,7 @@ func (k *ticket) Authenticate(_ context.Context, c *auth.Connection) (*auth.Prin
 	return p, nil
 }
 
-func (k *ticket) endOf(id string) int {
+func (k *lapsing) endOf(id string) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.ended[id]
@@ -49,7 +49,7 @@ func (notHere) May(_ *auth.Principal, a auth.Action, resource string) bool {
 }
 
 func TestConnectionsEndWithTheirCredentials(t *testing.T) {
-	k := &ticket{made: map[string]*auth.Principal{}, ended: map[string]int{}}
+	k := &lapsing{made: map[string]*auth.Principal{}, ended: map[string]int{}}
 	var shift atomic.Int64
 	r := start(t, func(o *Options) {
 		o.Authenticator, o.Authorizer = k, notHere{}
