@@ -68,6 +68,7 @@ type Server struct {
 	started  time.Time
 	dataDir  string // absolute
 
+	roles        roleSet
 	log          *eventlog.Log
 	ca           *auth.CA
 	localS3      *localstore.Server // nil: AWS as the environment says
@@ -82,6 +83,7 @@ type Server struct {
 	https        *https.Server // nil: not served
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
+	services     *services           // nil: embedded, all roles are here
 	api          *control.Server
 	apiListener  net.Listener
 
@@ -105,17 +107,28 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 			s.Close()
 		}
 	}()
-	for _, open := range []func(context.Context) error{
-		s.openFolder,
-		s.openLog,
-		s.openCA,
-		s.openActions,
-		s.openRules,
-		s.openGateway,
-		s.openControl,
-		s.openRulesFolder,
+	if s.roles, err = rolesOf(s.cfg.Roles); err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		of   roleSet
+		open func(context.Context) error
+	}{
+		{everyRole, s.openFolder},
+		{everyRole, s.openLog},
+		{everyRole, s.openServices},
+		{gatewayRole, s.openCA},
+		{rulesRole | controlRole, s.openActions},
+		{rulesRole | controlRole, s.openRules},
+		{rulesRole, s.openEngine},
+		{gatewayRole, s.openGateway},
+		{everyRole, s.openControl},
+		{controlRole, s.openRulesFolder},
 	} {
-		if err := open(ctx); err != nil {
+		if s.roles&part.of == 0 {
+			continue
+		}
+		if err := part.open(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -130,9 +143,16 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.localS3 != nil {
 		parts.start("S3", s.localS3.Run)
 	}
-	parts.start("HTTP destinations", s.destinations.Run)
-	parts.start("rules engine", s.engine.Run)
-	parts.start("MQTT gateway", s.gateway.Run)
+	if s.services != nil {
+		parts.start("services", s.services.Run)
+	}
+	if s.engine != nil {
+		parts.start("HTTP destinations", s.destinations.Run)
+		parts.start("rules engine", s.engine.Run)
+	}
+	if s.gateway != nil {
+		parts.start("MQTT gateway", s.gateway.Run)
+	}
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
 	}
@@ -196,7 +216,7 @@ func (s *Server) openLog(ctx context.Context) error {
 		Dir: filepath.Join(s.dataDir, "log"), URL: s.cfg.NATS.URL, Creds: s.cfg.NATS.Creds,
 		Durability: durability, Partitions: s.cfg.Partitions,
 		MaxBytes: s.cfg.Events.MaxBytes, MaxAge: s.cfg.Events.MaxAge, MaxSubjects: s.cfg.Events.MaxSubjects,
-		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry,
+		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry, Holders: holders,
 	})
 	if err != nil {
 		if strings.Contains(err.Error(), "is in use by another process") {
@@ -277,11 +297,16 @@ func (s *Server) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.store = rules.NewStore(stored, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
+	s.rules = &ruleService{s: s}
+	return nil
+}
+
+func (s *Server) openEngine(ctx context.Context) error {
 	positions, err := kv.Open(ctx, s.log, kv.Config{Name: "lanes"})
 	if err != nil {
 		return err
 	}
-	s.store = rules.NewStore(stored, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
 	s.engine, err = rules.New(rules.Options{
 		Log: rules.OnLog(s.log), Store: s.store, Positions: positions, Language: s.language, Lanes: s.makeLane,
 		Owner: s.owner(), Logger: s.logger.With("room", "rules"), Now: s.now,
@@ -289,7 +314,6 @@ func (s *Server) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.rules = &ruleService{s: s}
 	return s.registry.Register(s.engine)
 }
 
@@ -367,7 +391,8 @@ func (s *Server) openControl(context.Context) error {
 	}
 	o := control.Options{
 		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations},
-		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
+		StatusOnly: s.roles&controlRole == 0,
+		Health:     telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()

@@ -1,0 +1,154 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/weir-iot/weir/rules"
+)
+
+// services are what this process answers other processes of the same Weir, and
+// asks them, over NATS: micro services in Weir's own account, which neither data
+// teams nor functions can enter.
+type services struct {
+	s  *Server
+	nc *nats.Conn
+}
+
+// What the rules processes are asked. Each answers for the partitions it owns,
+// in as many parts as it needs.
+const (
+	rulesStatus      = "weir.rules.status"
+	statusPart       = 100 // rules in one message
+	statusPatience   = 500 * time.Millisecond
+	statusPoll       = 25 * time.Millisecond
+	statusPollOfOwn  = 2 * time.Millisecond
+	serviceVersion   = "1.0.0"
+	rulesServiceName = "weir-rules"
+)
+
+// statusAnswer is one part of an answer.
+type statusAnswer struct {
+	Owned int                `json:"owned"` // partitions; in the last part
+	Rules []rules.RuleStatus `json:"rules"`
+	Last  bool               `json:"last"`
+}
+
+func (s *Server) openServices(context.Context) error {
+	if s.cfg.NATS.URL == "" {
+		return nil
+	}
+	nc, err := s.log.Store().Connect("weir services")
+	if err != nil {
+		return err
+	}
+	s.services = &services{s: s, nc: nc}
+	s.onClose(func() error { nc.Close(); return nil })
+	return nil
+}
+
+// Run answers until ctx ends.
+func (v *services) Run(ctx context.Context) error {
+	if v.s.engine == nil {
+		<-ctx.Done()
+		return nil
+	}
+	svc, err := micro.AddService(v.nc, micro.Config{
+		Name: rulesServiceName, Version: serviceVersion, Description: "Accounts of the rules whose partitions this process owns",
+		QueueGroupDisabled: true, // all are asked
+	})
+	if err != nil {
+		return fmt.Errorf("service %s: %w", rulesServiceName, err)
+	}
+	if err := svc.AddEndpoint("status", micro.HandlerFunc(v.answerStatus), micro.WithEndpointSubject(rulesStatus)); err != nil {
+		return fmt.Errorf("service %s: %w", rulesServiceName, err)
+	}
+	<-ctx.Done()
+	return svc.Stop()
+}
+
+func (v *services) answerStatus(r micro.Request) {
+	list := v.s.engine.Status()
+	for {
+		n := min(len(list), statusPart)
+		a := statusAnswer{Rules: list[:n], Last: n == len(list)}
+		if a.Last {
+			a.Owned = v.s.owned()
+		}
+		if err := r.RespondJSON(a); err != nil {
+			v.s.logger.Warn("another process is not answered", "subject", r.Subject(), "err", err)
+			return
+		}
+		if a.Last {
+			return
+		}
+		list = list[n:]
+	}
+}
+
+// owned returns how many partitions' rules run in this process.
+func (s *Server) owned() int {
+	if s.engine == nil {
+		return 0
+	}
+	n := 0
+	for _, p := range s.engine.Partitions() {
+		if p.Owned {
+			n++
+		}
+	}
+	return n
+}
+
+// statusEvery is how often who waits for the engine looks.
+func (s *Server) statusEvery() time.Duration {
+	if s.services == nil {
+		return statusPollOfOwn
+	}
+	return statusPoll
+}
+
+// ruleStatus returns the accounts of all rules, over all processes that run
+// rules. A partition that nobody owns at the moment is missing from it.
+func (s *Server) ruleStatus(ctx context.Context) []rules.RuleStatus {
+	var lists [][]rules.RuleStatus
+	owned := s.owned()
+	if s.engine != nil {
+		lists = append(lists, s.engine.Status())
+	}
+	if s.services == nil || owned >= s.log.Partitions() {
+		return rules.MergeStatus(lists...)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	inbox := s.services.nc.NewRespInbox()
+	sub, err := s.services.nc.SubscribeSync(inbox)
+	if err == nil {
+		defer sub.Unsubscribe()
+		err = s.services.nc.PublishRequest(rulesStatus, inbox, nil)
+	}
+	for err == nil && owned < s.log.Partitions() {
+		var m *nats.Msg
+		if m, err = sub.NextMsgWithContext(ctx); err != nil {
+			break
+		}
+		var a statusAnswer
+		if json.Unmarshal(m.Data, &a) != nil || len(m.Data) == 0 {
+			if m.Header.Get("Status") == "503" {
+				break // nobody runs rules
+			}
+			continue
+		}
+		lists = append(lists, a.Rules)
+		owned += a.Owned
+	}
+	if err != nil && ctx.Err() == nil {
+		s.logger.Warn("the processes that run rules cannot be asked", "err", err)
+	}
+	return rules.MergeStatus(lists...)
+}
