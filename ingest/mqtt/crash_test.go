@@ -134,7 +134,13 @@ func TestKilledGateway(t *testing.T) {
 	const rounds = 3
 	var acked [rounds]int
 	subs := []*roamer{{t: t, id: "s4", v: 4, next: map[string]int{}}, {t: t, id: "s5", v: 5, next: map[string]int{}}}
-	receive := func(s *roamer, p *peer, last string) {
+	// They come back when all is published, and the gateway is killed while they
+	// drain.
+	var away []*roamer
+	for i := range 6 {
+		away = append(away, &roamer{t: t, id: fmt.Sprint("away", i), v: byte(4 + i%2), next: map[string]int{}})
+	}
+	receive := func(s *roamer, p *peer, last string, limit int) {
 		for {
 			h, b, err := p.read()
 			if err != nil {
@@ -147,6 +153,9 @@ func TestKilledGateway(t *testing.T) {
 			s.take(d)
 			p.nc.Write([]byte{packets.Puback << 4, 2, byte(d.pid >> 8), byte(d.pid)})
 			if d.topic == last {
+				return
+			}
+			if limit--; limit == 0 {
 				return
 			}
 		}
@@ -165,7 +174,14 @@ func TestKilledGateway(t *testing.T) {
 			if round == 0 {
 				p.subscribe("t/#")
 			}
-			readers.Go(func() { receive(s, p, "") })
+			readers.Go(func() { receive(s, p, "", -1) })
+		}
+		for _, s := range away {
+			if round == 0 {
+				p, _ := dialChild(t, addr, s.v, s.id, 0)
+				p.subscribe("t/#")
+				p.nc.Close()
+			}
 		}
 		pub, _ := dialChild(t, addr, 4, "pub", 2)
 		readers.Go(func() {
@@ -190,6 +206,20 @@ func TestKilledGateway(t *testing.T) {
 		}
 		readers.Wait()
 	}
+	subs = append(subs, away...)
+	for round := range 2 {
+		addr, kill := child(t, dir)
+		var readers sync.WaitGroup
+		for i, s := range away {
+			p, present := dialChild(t, addr, s.v, s.id, 0)
+			if !present {
+				t.Fatal("no session")
+			}
+			readers.Go(func() { receive(s, p, "", 300+400*i+900*round) })
+		}
+		readers.Wait()
+		kill()
+	}
 	addr, _ := child(t, dir)
 	pub, _ := dialChild(t, addr, 4, "pub", 2)
 	pub.publish("t/last", 1, 1, "0")
@@ -199,7 +229,7 @@ func TestKilledGateway(t *testing.T) {
 		if !present {
 			t.Fatal("no session")
 		}
-		receive(s, p, "t/last")
+		receive(s, p, "t/last", -1)
 		for round, n := range acked {
 			if got := s.next[fmt.Sprint("t/", round)]; got < n {
 				t.Errorf("%s has %d of %d acknowledged in round %d", s.id, got, n, round)

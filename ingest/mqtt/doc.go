@@ -9,10 +9,11 @@
 // The way out: one router a partition (router.go) follows the log behind the
 // commit and hands each event to the sessions whose filters match. A session
 // (session.go) has a window of unacknowledged messages and a small queue. One
-// that is too slow for them leaves the router, follows the log by itself from
-// where it stands, and joins again when it has caught up (catchup.go): nothing
-// of QoS 1 is dropped and nothing is queued without bound. No write to a
-// socket ever blocks a router or the log (outbox.go).
+// that is too slow for them leaves the router, reads the log from where it
+// stands, together with the others that are late (replay.go), and joins again
+// when it has caught up: nothing of QoS 1 is dropped and nothing is queued
+// without bound. No write to a socket ever blocks a router or the log
+// (outbox.go).
 //
 // A session that outlives its connection (persist.go) is a record in a bucket:
 // its subscriptions, a cursor a partition and the window of what is in flight

@@ -25,6 +25,7 @@ type fakeLog struct {
 	limit     int               // appends that may wait; 0: any
 	trimmed   uint64            // sequences up to it are gone, in partition 0
 	follows   int
+	read      int // events looked at by followers
 }
 
 type appended struct {
@@ -162,6 +163,7 @@ func (f *fakeFollower) Next(ctx context.Context, max int) ([]*event.Event, uint6
 		for f.at < f.l.committed[f.o.Partition] && len(out) < max {
 			e := f.l.parts[f.o.Partition][f.at]
 			f.at++
+			f.l.read++
 			want := len(f.o.Filters) == 0
 			for _, x := range f.o.Filters {
 				want = want || topic.Match(x, e.Topic, f.o.Mode)

@@ -57,7 +57,7 @@ func (c *client) join() {
 	s.resendRetained()
 	for p := range s.places {
 		if !s.caughtUp(p) {
-			c.s.wg.Go(func() { s.catchUp(p) })
+			s.ride(p)
 		}
 	}
 	s.pump()
@@ -152,19 +152,10 @@ func (s *session) sentBefore(p int, seq uint64) (counter uint64, ok bool) {
 	return 0, false
 }
 
-// awaitTurn waits until the message of a flight may be sent again: a client
-// may have come back with a smaller window. It reports false when the session
-// has closed. The caller holds s.mu.
-func (s *session) awaitTurn(counter uint64) bool {
-	for !s.closed && s.flight(counter) != nil && (counter-s.flightHead >= uint64(s.window) || s.slow()) {
-		s.write()
-		s.waiters++
-		s.resending++
-		s.room.Wait()
-		s.resending--
-		s.waiters--
-	}
-	return !s.closed
+// turn reports whether the message of a flight may be sent again now: a client
+// may have come back with a smaller window. The caller holds s.mu.
+func (s *session) turn(counter uint64) bool {
+	return s.flight(counter) == nil || counter-s.flightHead < uint64(s.window) && !s.slow()
 }
 
 // wants returns a subscription of the session, of at least qos, that e matches;
@@ -185,14 +176,22 @@ func (s *session) caughtUp(p int) bool {
 	if len(pl.again) > 0 {
 		return false
 	}
-	if pl.after < routed {
-		if len(s.wanted(p)) > 0 {
-			return false
+	after := s.position(p)
+	if after < routed {
+		for _, sub := range s.subs {
+			if sub.qos == 1 {
+				return false
+			}
 		}
 		// Nothing is left to be late with: whoever subscribes from here on starts
 		// live.
-		pl.after = routed
+		after = routed
 	}
-	pl.behind = false
+	pl.after, pl.behind = after, false
+	pl.ride, pl.pos, pl.stale = nil, nil, false
+	if pl.parked {
+		pl.parked = false
+		s.parked--
+	}
 	return true
 }

@@ -73,6 +73,8 @@ type Server struct {
 	// handed holds the last sequence the router has handed out in full.
 	handed []atomic.Uint64
 	moved  signal // handed has moved
+	// replays read each partition for the sessions that are late.
+	replays []*replay
 
 	sessions  sessions
 	retention time.Duration
@@ -138,6 +140,9 @@ func New(o Options) (_ *Server, err error) {
 	s.routes.retained = retained{
 		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
 		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),
+	}
+	for p := range s.routed {
+		s.replays = append(s.replays, newReplay(s, p))
 	}
 	s.guard = ingest.NewGuard(&s.safety, o.Now)
 	defer func() {
@@ -232,6 +237,9 @@ func (s *Server) Run(ctx context.Context) error {
 			return fmt.Errorf("mqtt: following partition %d: %w", p, err)
 		}
 		routers.Go(func() { s.route(inner, p, f) })
+	}
+	for _, v := range s.replays {
+		routers.Go(func() { v.run(inner) })
 	}
 	routers.Go(func() { s.save(inner) })
 	routers.Go(func() { s.keep(inner) })

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-iot/weir/ingest/auth"
@@ -47,6 +48,12 @@ type place struct {
 	behind bool
 	after  uint64 // everything up to it has been considered, while behind
 	seen   uint64 // last event considered by the router
+	// While behind and not closed: the reading of it. Where pos is set, all up to
+	// there has been considered too. A session is parked while it has no room;
+	// stale, when it reads for other filters than its rider knows.
+	ride          *rider
+	pos           *atomic.Uint64
+	parked, stale bool
 	// dup is the last event that an earlier connection may have been sent; a
 	// message up to it is marked as a duplicate.
 	dup uint64
@@ -83,7 +90,7 @@ type session struct {
 	retained               []waiting // retained messages to send; the log cannot be asked for them again
 	places                 []place
 	subs                   map[topic.Filter]*subscription
-	subsVersion            int
+	parked                 int // places that wait for room
 	withID                 int // subscriptions that have an identifier
 
 	// Of a session that outlives its connection.
@@ -93,7 +100,6 @@ type session struct {
 	ghosts     []topic.Filter                 // filters given up that messages in flight came by
 	names      map[uint64]topic.Name          // of the retained messages in flight, by counter
 	unsent     []topic.Name                   // retained messages an earlier connection was not sent
-	resending  int                            // goroutines that wait to send a message again
 }
 
 func newSession(c *client, partitions int) *session {
@@ -183,7 +189,7 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 	default:
 		pl.behind, pl.after = true, e.Seq-1
 		s.c.s.m.fallbacks.Inc()
-		s.c.s.wg.Go(func() { s.catchUp(int(e.Partition)) })
+		s.ride(int(e.Partition))
 	}
 	if len(s.buf) >= drainPiece {
 		s.write()
@@ -354,9 +360,7 @@ func (s *session) pump() {
 		x.e = nil
 		encoders.Put(x)
 	}
-	if s.waiters > 0 && (s.resending > 0 || len(s.retained) == 0 && len(s.queue) == 0 && s.hasRoom()) {
-		s.room.Broadcast()
-	}
+	s.unpark()
 }
 
 func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time, retained bool) {
@@ -369,6 +373,9 @@ func (s *session) sendWaiting(x *encoder, w *waiting, now time.Time, retained bo
 func (s *session) position(p int) uint64 {
 	pl := &s.places[p]
 	if pl.behind {
+		if pl.pos != nil {
+			return max(pl.after, pl.pos.Load())
+		}
 		return pl.after
 	}
 	return max(pl.after, pl.seen, s.c.s.handed[p].Load())
@@ -380,6 +387,7 @@ func (s *session) close() {
 	if s.closed {
 		return
 	}
+	s.stall()
 	for p := range s.places {
 		s.places[p].after = s.position(p)
 		s.places[p].behind = true

@@ -107,6 +107,7 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	if s.closed {
 		return
 	}
+	s.stall()
 	for _, sub := range subs {
 		if sub == nil {
 			continue
@@ -115,7 +116,7 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		sub.start = make([]uint64, len(s.places))
 		for p := range sub.start {
 			// A session that reads for itself may be ahead of the router.
-			sub.start[p] = max(c.s.routed[p].Load(), s.places[p].after)
+			sub.start[p] = max(c.s.routed[p].Load(), s.position(p))
 		}
 		if old != nil {
 			c.s.routes.trie.Remove(old.filter, old)
@@ -139,7 +140,6 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		if sub.id != 0 {
 			s.withID++
 		}
-		s.subsVersion++
 		c.s.routes.trie.Add(sub.filter, sub)
 		if sub.retainHandling == 0 || sub.retainHandling == 1 && old == nil {
 			s.dropRetained(sub.filter)
@@ -231,6 +231,7 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stall()
 	s.buffer()
 	n := 2
 	if c.v5 {
@@ -251,7 +252,6 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 			c.s.routes.trie.Remove(sub.filter, sub)
 			s.forget(sub)
 			s.dropRetained(sub.filter)
-			s.subsVersion++
 		}
 		if c.v5 {
 			s.buf = append(s.buf, code)
@@ -299,6 +299,5 @@ func (c *client) unsubscribeAll() {
 		c.s.routes.trie.Remove(sub.filter, sub)
 	}
 	s.subs = nil
-	s.subsVersion++
 	s.queue, s.retained, s.flights, s.flightHead = nil, nil, nil, s.flightTail
 }

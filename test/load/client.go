@@ -20,24 +20,31 @@ type client struct {
 }
 
 func dial(addr, id string) (*client, error) {
+	c, _, err := connect(addr, id, 2)
+	return c, err
+}
+
+// connect connects with the flags of a CONNECT: 2 for a clean session, 0 for
+// one that is kept. present tells that there was one.
+func connect(addr, id string, flags byte) (_ *client, present bool, err error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	c := &client{c: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 16<<10)}
-	body := []byte{0, 4, 'M', 'Q', 'T', 'T', 4, 2, 4, 0} // clean session, keep-alive 1024 s
+	body := []byte{0, 4, 'M', 'Q', 'T', 'T', 4, flags, 4, 0} // keep-alive 1024 s
 	body = appendText(body, id)
 	if _, err := conn.Write(append([]byte{0x10, byte(len(body))}, body...)); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var ack [4]byte
 	if _, err := io.ReadFull(c.r, ack[:]); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if ack[0] != 0x20 || ack[3] != 0 {
-		return nil, fmt.Errorf("CONNECT refused: % x", ack)
+		return nil, false, fmt.Errorf("CONNECT refused: % x", ack)
 	}
-	return c, nil
+	return c, ack[2] == 1, nil
 }
 
 func appendText(b []byte, s string) []byte {
@@ -150,6 +157,13 @@ func (c *client) publish(window int, eager bool, done <-chan struct{}, next func
 
 // receive acknowledges what is delivered until the connection ends.
 func (c *client) receive(f func(payload []byte)) {
+	c.take(func(_ bool, payload []byte) bool { f(payload); return true })
+}
+
+// take is receive until f says that it has enough; dup is the flag of a
+// delivery that may be a repetition. An acknowledgement waits for what has been
+// read already.
+func (c *client) take(f func(dup bool, payload []byte) bool) {
 	for {
 		head, body, err := c.packet()
 		if err != nil {
@@ -168,6 +182,9 @@ func (c *client) receive(f func(payload []byte)) {
 				return
 			}
 		}
-		f(body[n:])
+		if !f(head&8 != 0, body[n:]) {
+			c.w.Flush()
+			return
+		}
 	}
 }

@@ -6,6 +6,7 @@
 //	go run ./test/load ingest   -pid $PID -publishers 1 -window 1
 //	go run ./test/load pipeline -pid $PID -results out/results
 //	go run ./test/load latency  -pid $PID -rate 2000
+//	go run ./test/load return   -pid $PID -sessions 1000 -messages 1000   # drain after a mass return
 //
 // CPU a message is the figure to compare: generator and server share the
 // machine, so a rate is what the two manage together.
@@ -36,17 +37,19 @@ type settings struct {
 	qos        int
 	topic      string
 	distinct   bool
+	sessions   int
+	clumped    bool
 }
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("load ingest | pipeline | latency, then flags; see -h of each")
+		log.Fatal("load ingest | pipeline | latency | return, then flags; see -h of each")
 	}
-	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency}
+	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn}
 	run, ok := modes[os.Args[1]]
 	if !ok {
-		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline and latency", os.Args[1])
+		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency and return", os.Args[1])
 	}
 	var s settings
 	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
@@ -58,12 +61,14 @@ func main() {
 	f.DurationVar(&s.warmup, "warmup", 2*time.Second, "how long to run before counting")
 	f.StringVar(&s.results, "results", "out/results", "pipeline: `topic` a rule publishes its results on")
 	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
-	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish")
+	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish; return: missed by each session")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
 	f.IntVar(&s.rate, "rate", 2000, "latency: messages a second")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
 	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
 	f.BoolVar(&s.distinct, "distinct", false, "ingest: a new topic for each message")
+	f.IntVar(&s.sessions, "sessions", 1000, "return: persistent sessions")
+	f.BoolVar(&s.clumped, "clumped", false, "return: a session's messages stand together on the log")
 	_ = f.Parse(os.Args[2:])
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt)
