@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,11 @@ type client struct {
 	keeps      bool          // CONNECT asked for a session that outlives the connection
 	expiry     time.Duration // of that session; the read loop changes it at a DISCONNECT
 	answered   bool          // a CONNACK that refuses has been written
+	delay      time.Duration // of the will, behind the end of the connection
+	kept       *storedWill   // the will as it is stored; nil: it is not
+
+	accepted  atomic.Bool    // it is in; else it is being established
+	unsettled sync.WaitGroup // of the events that tell of its end, its will among them, on their way to the log
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
@@ -137,6 +143,7 @@ func (s *Server) serve(nc net.Conn, kind auth.Listener, state *tls.ConnectionSta
 	s.m.connects.WithLabelValues("accepted").Inc()
 	s.m.connections.Inc()
 	nc.SetDeadline(time.Time{})
+	c.accepted.Store(true)
 	c.tellConnected()
 	err := c.loop()
 	c.leave(err)
@@ -281,17 +288,29 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 	case !p.Clean:
 		c.expiry = min(s.limits.SessionExpiry, s.retention)
 	}
+	c.connection = s.nextVersion()
 	if f := s.install(c); f != nil {
 		return f, false
 	}
-	c.connection = s.nextVersion() // now that an older connection has ended
-	present, f := c.openSession(p.Clean)
+	present := false
+	f = c.takeOver()
+	if f == nil {
+		f = c.lookUp()
+	}
+	if f == nil {
+		f = c.keepWill(p.Clean)
+	}
+	if f == nil {
+		present, f = c.openSession(p.Clean)
+	}
 	if f != nil {
+		c.dropWill()
 		s.remove(c)
 		return f, false
 	}
 	if err := c.connack(p.Keepalive, assigned, present); err != nil {
 		c.closeSession()
+		c.dropWill()
 		s.remove(c)
 		return errLost, false
 	}
@@ -433,6 +452,7 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	if f != nil {
 		return f
 	}
+	c.delay = time.Duration(p.WillProperties.WillDelayInterval) * time.Second
 	c.will = &event.Event{
 		Topic: n, Payload: append([]byte(nil), p.WillPayload...), ClientID: c.id, Principal: c.principal.ID,
 		SourceIP: c.ip, QoS: p.WillQos, Retain: p.WillRetain, Props: props,
@@ -542,41 +562,11 @@ func (c *client) leave(err error) {
 	c.rd.buf = nil
 }
 
-// publishWill publishes the will of a client that did not take its leave.
-func (c *client) publishWill(f *fault) {
-	if c.will == nil || f == errDisconnect {
-		return
-	}
-	w := c.will
-	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
-		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
-		return
-	}
-	w.Received = c.s.now().UTC().Truncate(time.Millisecond)
-	ctx, cancel := context.WithTimeout(c.s.runContext(), 5*time.Second)
-	defer cancel()
-	if err := c.s.log.Append(ctx, w, &willReceipt{c}, untracked); err != nil {
-		c.s.m.failures.WithLabelValues("will").Inc()
-		c.s.logger.Error("will not stored", "clientId", c.id, "error", err)
-	}
-}
-
 func (s *Server) runContext() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ctx
 }
-
-type willReceipt struct{ c *client }
-
-func (w *willReceipt) Appended(_ uint64, _ *event.Event, err error) {
-	if err != nil {
-		w.c.s.m.failures.WithLabelValues("will").Inc()
-		w.c.s.logger.Error("will not stored", "clientId", w.c.id, "error", err)
-	}
-}
-
-func (w *willReceipt) Flush() {}
 
 // loop reads packets until the connection ends. A *fault says why, any other
 // error that the connection was lost.

@@ -47,6 +47,9 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 		if len(batch) > 0 {
 			upto = max(upto, batch[len(batch)-1].Seq)
 		}
+		if upto < s.routed[p].Load() {
+			s.lostEnd(p, upto)
+		}
 		// Before anything is handed out: a session that compares its own
 		// position with this one misses nothing of the batch.
 		s.routed[p].Store(upto)

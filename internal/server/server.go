@@ -349,8 +349,12 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	leases, err := kv.Open(ctx, s.log, kv.Config{Name: "leases"})
+	if err != nil {
+		return err
+	}
 	gw, err := mqtt.New(mqtt.Options{
-		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
+		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
 		Authenticator: authenticator, Authorizer: auth.AllowAll{},
 		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),

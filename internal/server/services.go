@@ -52,6 +52,14 @@ func (s *Server) openServices(context.Context) error {
 	return nil
 }
 
+// conn returns the connection to other processes; nil where there can be none.
+func (v *services) conn() *nats.Conn {
+	if v == nil {
+		return nil
+	}
+	return v.nc
+}
+
 // Run answers until ctx ends.
 func (v *services) Run(ctx context.Context) error {
 	if v.s.engine == nil {
