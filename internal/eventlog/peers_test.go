@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/test/natstest"
 )
 
 // outsider is a client of the store that is no Weir.
@@ -265,4 +266,79 @@ func FuzzCopies(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The NATS server goes away and comes back while two processes append. Nothing
+// that was acknowledged is lost, both go on by themselves and agree.
+func TestTheServerComesBack(t *testing.T) {
+	srv := natstest.Start(t)
+	var logs []*Log
+	for range 2 {
+		logs = append(logs, start(t, Options{URL: srv.URL(), Logger: discard(), Deadline: 2 * time.Second}))
+	}
+	meet(t, logs...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var mu sync.Mutex
+	acked := map[string]bool{}
+	var publishers sync.WaitGroup
+	down := make(chan struct{})
+	for k, l := range logs {
+		publishers.Go(func() {
+			after := 0
+			for i := 0; after < 100; i++ {
+				e := ev(fmt.Sprint("p/", k), i)
+				if err := l.Publish(ctx, e); err != nil {
+					if ctx.Err() != nil {
+						t.Error("process", k, "does not go on")
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+					continue
+				}
+				mu.Lock()
+				acked[string(e.Topic)+string(e.Payload)] = true
+				mu.Unlock()
+				select {
+				case <-down:
+					after++
+				default:
+				}
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	srv.Stop()
+	time.Sleep(200 * time.Millisecond)
+	close(down)
+	srv.Begin()
+	publishers.Wait()
+	end := max(logs[0].Committed(0), logs[1].Committed(0))
+	var seen [2][]string
+	for k, l := range logs {
+		f, err := l.Follow(FollowOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pos := uint64(0); pos < end; {
+			b, upto, err := f.Next(ctx, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range b {
+				seen[k] = append(seen[k], string(e.Topic)+string(e.Payload))
+			}
+			pos = upto
+		}
+		f.Close()
+	}
+	if !slices.Equal(seen[0], seen[1]) {
+		t.Error("the processes disagree")
+	}
+	for _, s := range seen[0] {
+		delete(acked, s)
+	}
+	if len(acked) > 0 {
+		t.Errorf("%d acknowledged events are lost", len(acked))
+	}
 }
