@@ -342,3 +342,46 @@ func TestTheServerComesBack(t *testing.T) {
 		t.Errorf("%d acknowledged events are lost", len(acked))
 	}
 }
+
+// BenchmarkProcesses is what a second process costs that follows the first one's
+// events: CPU of both, and of the NATS server, which all are one process here.
+func BenchmarkProcesses(b *testing.B) {
+	for _, processes := range []int{1, 2} {
+		b.Run(fmt.Sprint(processes), func(b *testing.B) {
+			srv := natstest.Start(b)
+			var logs []*Log
+			for range processes {
+				logs = append(logs, start(b, Options{URL: srv.URL(), Logger: discard()}))
+			}
+			for end := time.Now().Add(10 * time.Second); processes > 1 && logs[0].Alone() && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			f, err := logs[processes-1].Follow(FollowOptions{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			w := &window{slots: make(chan struct{}, 512)}
+			ctx := context.Background()
+			b.ResetTimer()
+			c0 := cpu()
+			go func() {
+				for i := range b.N {
+					w.slots <- struct{}{}
+					if logs[0].Append(ctx, benchEvent(i), w, 0) != nil {
+						return
+					}
+				}
+			}()
+			for pos := uint64(0); pos < uint64(b.N); {
+				if _, pos, err = f.Next(ctx, 500); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			b.ReportMetric(float64((cpu()-c0).Nanoseconds())/1000/float64(b.N), "cpu-µs/op")
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+			b.ReportMetric(float64(f.Fetches())/float64(b.N), "reads/op")
+		})
+	}
+}
