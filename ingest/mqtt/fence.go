@@ -180,7 +180,8 @@ func (f *fence) commit(ctx context.Context, changes []kv.Change) (uint64, error)
 	return rev, nil
 }
 
-// sessionLost ends the connection of a client whose session another gateway has.
+// sessionLost ends the connection of a client that another gateway has, and its
+// session with it.
 func (s *Server) sessionLost(id string) {
 	s.mu.Lock()
 	c := s.clients[id]
@@ -193,7 +194,7 @@ func (s *Server) sessionLost(id string) {
 		c.sess.mu.Lock()
 		c.sess.persistent = false
 		c.sess.mu.Unlock()
-		c.end(faultf(codeTakenOver, "taken_over", "another gateway has this client's session"))
+		c.end(faultf(codeTakenOver, "taken_over", "another gateway has this client"))
 	})
 }
 

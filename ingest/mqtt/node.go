@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -157,12 +158,21 @@ func (n *node) beat(ctx context.Context) error {
 func (n *node) beats(ctx context.Context) {
 	t := time.NewTicker(n.ttl / 4)
 	defer t.Stop()
+	held := time.Now()
 	for {
 		select {
 		case <-t.C:
-			if err := n.beat(ctx); err != nil && ctx.Err() == nil {
-				n.s.noise.warn("the gateway's lease is not renewed; others may take its clients over", "error", err)
+			began := time.Now()
+			if err := n.beat(ctx); err != nil {
+				if ctx.Err() == nil {
+					n.s.noise.warn("the gateway's lease is not renewed; others may take its clients over", "error", err)
+				}
+				continue
 			}
+			if began.Sub(held) > n.ttl {
+				n.recall(ctx)
+			}
+			held = began
 		case <-ctx.Done():
 			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
@@ -233,20 +243,52 @@ func (n *node) others() []string {
 	return out
 }
 
+// recall ends the connections of clients that have gone to other gateways while
+// this one could not be asked: it was cut off, or stood still.
+func (n *node) recall(ctx context.Context) {
+	n.s.mu.Lock()
+	ids := make([]string, 0, len(n.s.clients))
+	for id, c := range n.s.clients {
+		if c.accepted.Load() {
+			ids = append(ids, id)
+		}
+	}
+	n.s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 2*n.ttl)
+	defer cancel()
+	for _, peer := range n.others() {
+		for some := range slices.Chunk(ids, 1000) {
+			a, gone, err := n.ask(ctx, peer, request{Op: opWhose, IDs: some})
+			if gone {
+				break
+			}
+			if err != nil {
+				n.s.noise.warn("another gateway does not say which clients it has", "error", err)
+				break
+			}
+			for _, id := range a.IDs {
+				n.s.sessionLost(id)
+			}
+		}
+	}
+}
+
 // request is what one gateway asks another for.
 type request struct {
-	Op      string `json:"op"` // "let go": the client connects elsewhere; "disconnect": the administrator wants it
-	ID      string `json:"clientId"`
-	Version int64  `json:"version,omitempty"` // of the new connection; see client.connection
-	Node    string `json:"node,omitempty"`    // where it is
+	Op      string   `json:"op"` // "let go": the client connects elsewhere; "disconnect": the administrator wants it
+	ID      string   `json:"clientId,omitempty"`
+	IDs     []string `json:"clientIds,omitempty"` // "whose": which of these are connected there?
+	Version int64    `json:"version,omitempty"`   // of the new connection; see client.connection
+	Node    string   `json:"node,omitempty"`      // where it is
 }
 
 // response is its answer, once it is done.
 type response struct {
-	Had     bool   `json:"had,omitempty"`     // the client was here
-	Version int64  `json:"version,omitempty"` // of the connection it had here
-	Newer   bool   `json:"newer,omitempty"`   // "let go" is refused: the client connects here at this moment, and later
-	Error   string `json:"error,omitempty"`
+	Had     bool     `json:"had,omitempty"`     // the client was here
+	Version int64    `json:"version,omitempty"` // of the connection it had here
+	IDs     []string `json:"clientIds,omitempty"`
+	Newer   bool     `json:"newer,omitempty"` // "let go" is refused: the client connects here at this moment, and later
+	Error   string   `json:"error,omitempty"`
 }
 
 // ask asks another gateway. gone reports that it is not there to answer: its
@@ -294,6 +336,12 @@ func (n *node) answer(ctx context.Context, r micro.Request) {
 			a = n.letGo(ctx, q)
 		case opDisconnect:
 			a.Had = n.s.Disconnect(q.ID)
+		case opWhose:
+			for _, id := range q.IDs {
+				if n.s.here(id) {
+					a.IDs = append(a.IDs, id)
+				}
+			}
 		default:
 			a.Error = "this gateway is of an older version: it does not know " + q.Op
 		}

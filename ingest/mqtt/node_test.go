@@ -373,6 +373,25 @@ func TestASessionIsFenced(t *testing.T) {
 	}
 }
 
+// A gateway that stood still for longer than its lease finds out which of its
+// clients have gone elsewhere, those without a stored session too.
+func TestAGatewayThatStoodStill(t *testing.T) {
+	url := natstest.Start(t).URL()
+	a, b := gateway(t, url), gateway(t, url)
+	know(t, a, b)
+	gone, stays := a.connect(4, "gone"), a.connect(4, "stays")
+	b.connect(4, "elsewhere")
+	b.s.mu.Lock()
+	b.s.clients["gone"] = b.s.clients["elsewhere"] // taken over meanwhile
+	b.s.mu.Unlock()
+	a.s.node.recall(t.Context())
+	gone.closed()
+	stays.ping()
+	b.s.mu.Lock()
+	delete(b.s.clients, "gone")
+	b.s.mu.Unlock()
+}
+
 // withWill connects with a will on name; props are those of CONNECT, willProps
 // those of the will.
 func withWill(t *testing.T, addr string, v byte, id, name string, flags byte, props, willProps []byte) *peer {

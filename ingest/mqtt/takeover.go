@@ -12,6 +12,7 @@ import (
 const (
 	opLetGo      = "let go"
 	opDisconnect = "disconnect"
+	opWhose      = "whose"
 )
 
 // takeOver asks the other gateways to let go of c's client id, and waits: what
