@@ -25,7 +25,8 @@ type fakeLog struct {
 	limit     int               // appends that may wait; 0: any
 	trimmed   uint64            // sequences up to it are gone, in partition 0
 	follows   int
-	read      int // events looked at by followers
+	lost      bool // the log has lost its end once
+	read      int  // events looked at by followers
 }
 
 type appended struct {
@@ -119,6 +120,14 @@ func (l *fakeLog) commit(n int) {
 	}
 }
 
+// lose takes everything behind end out of partition 0.
+func (l *fakeLog) lose(end uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.parts[0], l.committed[0], l.lost = l.parts[0][:end], end, true
+	l.wake()
+}
+
 // events returns what is committed in partition p.
 func (l *fakeLog) events(p int) []*event.Event {
 	l.mu.Lock()
@@ -157,6 +166,11 @@ func (f *fakeFollower) Next(ctx context.Context, max int) ([]*event.Event, uint6
 			f.at = f.l.trimmed
 			f.l.mu.Unlock()
 			return nil, 0, gap
+		}
+		if end := f.l.committed[f.o.Partition]; f.at > end && f.l.lost { // the log has lost its end
+			f.at = end
+			f.l.mu.Unlock()
+			return nil, f.at, nil
 		}
 		var out []*event.Event
 		start := f.at
