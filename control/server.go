@@ -42,6 +42,7 @@ type Options struct {
 	Dead   DeadLetters
 
 	Destinations Destinations
+	Clients      Clients
 
 	// StatusOnly: this process does not run the control API. It tells its status
 	// and refuses everything else; only Status, Health and Metrics are needed.
@@ -125,6 +126,9 @@ var routes = []route{
 	{"DELETE /weir/v1/destinations", false, (*Server).deleteDestination},
 	// Asked by the owners of web servers; the token says that they are.
 	{"GET /confirmdestination/{token}", true, (*Server).confirmDestination},
+	{"GET /weir/v1/clients", false, (*Server).listClients},
+	{"GET /weir/v1/client", false, (*Server).getClient},
+	{"DELETE /weir/v1/client", false, (*Server).disconnectClient},
 	{"GET /weir/v1/dead", false, (*Server).listDead},
 	{"GET /weir/v1/dead/{seq}", false, (*Server).getDead},
 	{"POST /weir/v1/dead/redrive", false, (*Server).redrive},

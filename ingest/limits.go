@@ -57,6 +57,16 @@ func Relaxed() Limits {
 	return l
 }
 
+// Rates are limits of rate. The zero value holds none.
+type Rates struct {
+	Publishes int // a second and connection; those over it are not taken
+	Bytes     int // a second and connection; what is over it is read later
+	Connects  int // a second and client id; those over it are refused
+}
+
+// AWSRates returns the rates AWS IoT Core documents.
+func AWSRates() Rates { return Rates{Publishes: 100, Bytes: 512 << 10, Connects: 1} }
+
 // Topic returns the bounds of names and filters.
 func (l *Limits) Topic() topic.Limits {
 	return topic.Limits{Bytes: l.TopicBytes, Slashes: l.TopicSlashes}

@@ -59,7 +59,7 @@ type client struct {
 	keeps      bool          // CONNECT asked for a session that outlives the connection
 	expiry     time.Duration // of that session; the read loop changes it at a DISCONNECT
 	answered   bool          // a CONNACK that refuses has been written
-	delay      time.Duration // of the will, behind the end of the connection
+	willDelay  time.Duration // of the will, behind the end of the connection
 	kept       *storedWill   // the will as it is stored; nil: it is not
 
 	accepted  atomic.Bool    // it is in; else it is being established
@@ -67,6 +67,7 @@ type client struct {
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
+	noWill   atomic.Bool  // it is not to be published
 
 	// Of the read loop alone.
 	rd       reader
@@ -76,6 +77,8 @@ type client struct {
 	payloads []byte        // room for payloads of the packets read with one read
 	events   []event.Event // the same for events
 	counted  [2]int        // publishes by QoS, not yet in the metrics
+	rate     struct{ publishes, bytes bucket }
+	delayed  bool
 }
 
 // name is a topic name of the client's that has been checked.
@@ -262,6 +265,9 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 		s.m.denials.WithLabelValues(auth.Connect.String()).Inc()
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
+	if n := s.rates.Connects; n > 0 && !s.connects.try(id, n, s.now()) {
+		return c.violation("connect_rate", codeConnectRate, "more CONNECTs of this client id than a second allows"), false
+	}
 	if f := c.takeWill(pk); f != nil {
 		return f, false
 	}
@@ -276,9 +282,7 @@ func (c *client) login(pk *packets.Packet, state *tls.ConnectionState) (f *fault
 			c.sess.window = min(c.sess.window, n)
 		}
 		c.maxPacket = int(min(pk.Properties.MaximumPacketSize, 1<<30))
-		if s.limits.TopicAliases > 0 {
-			c.aliases = nil // grown by the first alias
-		}
+		c.sess.alias.max = min(s.limits.TopicAliases, int(pk.Properties.TopicAliasMaximum))
 	}
 	c.keeps = c.v5 && pk.Properties.SessionExpiryInterval > 0 || !c.v5 && !p.Clean
 	switch {
@@ -419,7 +423,7 @@ func (c *client) connack(asked uint16, assigned, present bool) error {
 	}
 	flag(packets.PropWildcardSubAvailable, true)
 	flag(packets.PropSubIDAvailable, l.SubscriptionIDs)
-	flag(packets.PropSharedSubAvailable, false)
+	flag(packets.PropSharedSubAvailable, true)
 	if d := time.Duration(asked) * time.Second; d != c.keepAlive {
 		u16(packets.PropServerKeepAlive, int(c.keepAlive/time.Second))
 	}
@@ -452,7 +456,7 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	if f != nil {
 		return f
 	}
-	c.delay = time.Duration(p.WillProperties.WillDelayInterval) * time.Second
+	c.willDelay = time.Duration(p.WillProperties.WillDelayInterval) * time.Second
 	c.will = &event.Event{
 		Topic: n, Payload: append([]byte(nil), p.WillPayload...), ClientID: c.id, Principal: c.principal.ID,
 		SourceIP: c.ip, QoS: p.WillQos, Retain: p.WillRetain, Props: props,
@@ -549,6 +553,9 @@ func (c *client) leave(err error) {
 	c.unsubscribeAll()
 	c.publishWill(f)
 	c.tellDisconnected(f)
+	c.s.mu.Lock()
+	c.s.departed.put(c.id, c.s.now(), disconnectReason(f))
+	c.s.mu.Unlock()
 	c.s.remove(c)
 	c.s.m.connections.Dec()
 	close(c.done)
@@ -613,7 +620,27 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
+		if n := c.s.rates.Bytes; n > 0 {
+			c.rate.bytes.rate = float64(n)
+			if wait := c.rate.bytes.take(len(body)+2, c.s.now()); wait > 0 && !c.delay(wait) {
+				return errEnded
+			}
+		}
 	}
+}
+
+// delay lets a connection wait that sends more bytes than a second allows. It
+// reports false where the connection has ended.
+func (c *client) delay(wait time.Duration) bool {
+	if !c.delayed {
+		c.delayed = true // once a connection
+		c.s.noise.warn("a connection is slowed down", "reason", "more bytes than a second allows", "clientId", c.id)
+	}
+	c.s.m.violations.WithLabelValues("byte_rate").Inc()
+	c.sess.mu.Lock()
+	c.sess.write()
+	c.sess.mu.Unlock()
+	return pause(c.ctx, wait)
 }
 
 // beforeRead writes what the packets so far have led to, and waits while a

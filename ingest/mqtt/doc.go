@@ -15,6 +15,10 @@
 // without bound. No write to a socket ever blocks a router or the log
 // (outbox.go).
 //
+// A shared subscription (share.go) is a group with a place in the log of its
+// own; the router hands it an event as if it were a session, and it hands the
+// event to a member that has room.
+//
 // A session that outlives its connection (persist.go) is a record in a bucket:
 // its subscriptions, a cursor a partition and the window of what is in flight
 // (record.go). Nothing is queued for a client that is away. When it comes back

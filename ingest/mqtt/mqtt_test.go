@@ -320,7 +320,7 @@ func TestConnackAnnouncesWhatHolds(t *testing.T) {
 	}
 	q := pk.Properties
 	if q.ReceiveMaximum != 100 || !q.MaximumQosFlag || q.MaximumQos != 1 || q.MaximumPacketSize != 149504 || q.TopicAliasMaximum != 8 ||
-		!q.SubIDAvailableFlag || q.SubIDAvailable != 0 || !q.SharedSubAvailableFlag || q.SharedSubAvailable != 0 ||
+		!q.SubIDAvailableFlag || q.SubIDAvailable != 0 || !q.SharedSubAvailableFlag || q.SharedSubAvailable != 1 ||
 		!q.RetainAvailableFlag || !q.WildcardSubAvailableFlag || q.WildcardSubAvailable != 1 ||
 		q.ServerKeepAlive != 30 || !strings.HasPrefix(q.AssignedClientID, "auto-") || !q.SessionExpiryIntervalFlag || q.SessionExpiryInterval != 0 {
 		t.Errorf("%+v", q)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ type sessions struct {
 	mu     sync.Mutex // guards what follows; comes after every session's
 	stored map[string]stored
 	dirty  []*session
+	shares []*share // that have changed
 	orders []*order
 }
 
@@ -110,7 +112,20 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 	}
 	var changes []kv.Change
 	now := s.now()
+	shares := map[topic.Filter]*shareRecord{}
+	begins := map[topic.Filter]*shareRecord{}
+	members := map[topic.Filter][]string{}
 	err := st.bucket.Scan(ctx, "", func(e kv.Entry) error {
+		if key, ok := strings.CutPrefix(e.Key, shareKey); ok {
+			r, err := decodeShare(e.Value, len(s.routed))
+			if err != nil {
+				s.logger.Error("a stored shared subscription cannot be read; it begins anew", "filter", key, "error", err)
+				changes = append(changes, kv.Change{Key: e.Key, Any: true})
+				return nil
+			}
+			shares[topic.Filter(key)] = r
+			return nil
+		}
 		r, err := decodeRecord(e.Value, len(s.routed))
 		if err != nil {
 			s.m.sessions.WithLabelValues("unreadable").Inc()
@@ -129,8 +144,41 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 			changes = append(changes, kv.Change{Key: e.Key, Value: appendRecord(nil, r), Any: true})
 		}
 		st.stored[e.Key] = stored{until: r.left.Add(r.expiry)}
+		for _, sub := range r.subs {
+			if _, shared := sub.parseShare(); !shared {
+				continue
+			}
+			members[sub.filter] = append(members[sub.filter], e.Key)
+			from := &shareRecord{}
+			for p := range r.cursor {
+				from.upto = append(from.upto, max(sub.start[p], r.cursor[p]))
+			}
+			if b := begins[sub.filter]; b != nil {
+				for p := range b.upto {
+					from.upto[p] = min(from.upto[p], b.upto[p])
+				}
+			}
+			begins[sub.filter] = from
+		}
 		return nil
 	})
+	for key := range shares {
+		if members[key] == nil {
+			changes = append(changes, kv.Change{Key: shareKey + string(key), Any: true})
+		}
+	}
+	for key, ids := range members {
+		r := shares[key]
+		if r == nil {
+			r = begins[key]
+		}
+		inner, _ := (&subscription{filter: key}).parseShare()
+		g := s.restoreShare(key, inner, r)
+		for _, id := range ids {
+			g.persistent[id] = struct{}{}
+		}
+		s.routes.shares[key] = g
+	}
 	if err != nil {
 		return fmt.Errorf("mqtt: reading sessions: %w", err)
 	}
@@ -193,8 +241,10 @@ func (s *Server) saveSessions(ctx context.Context, due bool, now time.Time) {
 	orders := st.orders
 	st.orders = nil
 	var dirty []*session
+	var shares []*share
 	if due {
 		dirty, st.dirty = st.dirty, nil
+		shares, st.shares = st.shares, nil
 	}
 	st.mu.Unlock()
 	batch := batch{s: s, index: map[string]int{}}
@@ -225,6 +275,14 @@ func (s *Server) saveSessions(ctx context.Context, due bool, now time.Time) {
 			batch.add(ctx, kv.Change{Key: sess.c.id, Value: value, Any: true}, nil, sess)
 		}
 	}
+	for _, g := range shares {
+		value, stored := g.record()
+		if value == nil && !stored {
+			continue
+		}
+		batch.shares = append(batch.shares, g)
+		batch.add(ctx, kv.Change{Key: shareKey + string(g.key), Value: value, Any: true}, nil, nil)
+	}
 	batch.commit(ctx)
 }
 
@@ -237,6 +295,7 @@ type batch struct {
 	bytes   int
 	orders  []*order
 	dirty   []*session
+	shares  []*share
 }
 
 func (b *batch) add(ctx context.Context, c kv.Change, o *order, sess *session) {
@@ -273,11 +332,16 @@ func (b *batch) commit(ctx context.Context) {
 			sess.changed()
 			sess.mu.Unlock()
 		}
+		for _, g := range b.shares {
+			g.mu.Lock()
+			g.changed()
+			g.mu.Unlock()
+		}
 	}
 	for _, o := range b.orders {
 		o.done <- lostOf(err, o.key)
 	}
-	b.changes, b.orders, b.dirty, b.bytes = b.changes[:0], b.orders[:0], b.dirty[:0], 0
+	b.changes, b.orders, b.dirty, b.shares, b.bytes = b.changes[:0], b.orders[:0], b.dirty[:0], b.shares[:0], 0
 	clear(b.index)
 }
 
@@ -299,6 +363,7 @@ func (s *Server) expireSessions(ctx context.Context, now time.Time) {
 	s.m.storedSessions.Set(float64(n))
 	for _, id := range gone {
 		s.m.sessions.WithLabelValues("expired").Inc()
+		s.forgetMember(id)
 		// Where this fails, the next start finds it expired again.
 		b.add(ctx, kv.Change{Key: id, Any: true}, nil, nil)
 	}
@@ -333,6 +398,9 @@ func (s *session) record(now time.Time, final bool) []byte {
 	}
 	for i := s.flightHead; i != s.flightTail; i++ {
 		f := s.flights[i%uint64(len(s.flights))]
+		if f.share != nil {
+			f.done = true // its group's record has it
+		}
 		r.flights = append(r.flights, f)
 		switch {
 		case f.retained:
@@ -392,6 +460,9 @@ func (c *client) openSession(clean bool) (present bool, f *fault) {
 	}
 	if r != nil {
 		c.sessionID = r.id
+	}
+	if have && r == nil {
+		s.forgetMember(c.id) // of the groups of the session that was
 	}
 	c.sess.mu.Lock()
 	if r != nil {

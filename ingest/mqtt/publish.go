@@ -46,6 +46,12 @@ func (c *client) onPublish(h byte, body []byte) error {
 	if f != nil {
 		return f
 	}
+	if n := c.s.rates.Publishes; n > 0 {
+		c.rate.publishes.rate = float64(n)
+		if !c.rate.publishes.try(c.s.now()) {
+			return c.overRate(p)
+		}
+	}
 	e := c.newEvent()
 	*e = event.Event{
 		Topic: n.topic, Payload: c.keep(p.payload), ClientID: c.id, Principal: c.principal.ID, SourceIP: c.ip,
@@ -81,6 +87,19 @@ func (c *client) onPublish(h byte, body []byte) error {
 func (c *client) violation(limit string, code byte, text string) *fault {
 	c.s.m.violations.WithLabelValues(limit).Inc()
 	return faultf(code, limit, text)
+}
+
+// overRate answers a publish beyond the rate of publishes. It is not taken:
+// MQTT 5 with QoS 1 is told so by a PUBACK, 3.1.1 has no way to be told and gets
+// none. Source: AWS IoT Core quotas, "Publish requests per second per connection".
+func (c *client) overRate(p *publish) error {
+	c.s.m.violations.WithLabelValues("publish_rate").Inc()
+	f := faultf(codeQuota, "publish_rate", "more publishes than a second allows")
+	if c.v5 && p.qos > 0 {
+		return c.deny(p, f)
+	}
+	c.s.noise.warn("publish not taken", "reason", f.text, "clientId", c.id, "topic", string(p.topic))
+	return nil
 }
 
 // deny answers a publish that is not allowed: MQTT 5 with QoS 1 by a PUBACK in

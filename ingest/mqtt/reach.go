@@ -29,22 +29,7 @@ func reachOf(filters []topic.Filter) reach {
 			return reach{all: true}
 		}
 	}
-	if !narrow(wide) {
-		return reach{all: true}
-	}
 	return reach{filters: []topic.Filter{wide}}
-}
-
-// narrow reports whether the store finds what matches f faster than a reader of
-// all does: for each message it looks through all the topics that f matches, so
-// f must begin with levels that leave few.
-func narrow(f topic.Filter) bool {
-	for i, level := range strings.Split(string(f), "/") {
-		if level == "+" || level == "#" {
-			return i >= 2
-		}
-	}
-	return true
 }
 
 // follow returns the filters a Follower is asked for.

@@ -234,7 +234,7 @@ func (v *replay) take(r *rider) {
 	r.tickets, r.filters, r.last = nil, nil, 0
 	r.resends = len(s.places[v.p].again) > 0
 	for f, sub := range s.subs {
-		if sub.qos == 1 {
+		if sub.qos == 1 && !sub.shared {
 			r.tickets, r.filters = append(r.tickets, ticket{r, sub}), append(r.filters, f)
 		}
 	}

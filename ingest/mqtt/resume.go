@@ -32,6 +32,7 @@ func (s *session) restore(r *record) {
 	s.subs = make(map[topic.Filter]*subscription, len(r.subs))
 	for _, sub := range r.subs {
 		sub.sess = s
+		_, sub.shared = sub.parseShare()
 		s.subs[sub.filter] = sub
 		if sub.id != 0 {
 			s.withID++
@@ -47,11 +48,16 @@ func (c *client) join() {
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	var shared []*subscription
+	defer func() { s.mu.Unlock(); c.joinShares(shared) }()
 	if s.closed {
 		return
 	}
 	for _, sub := range s.subs {
+		if sub.shared {
+			shared = append(shared, sub)
+			continue
+		}
 		c.s.routes.trie.Add(sub.filter, sub)
 	}
 	s.resendRetained()
@@ -179,7 +185,7 @@ func (s *session) caughtUp(p int) bool {
 	after := s.position(p)
 	if after < routed {
 		for _, sub := range s.subs {
-			if sub.qos == 1 {
+			if sub.qos == 1 && !sub.shared {
 				return false
 			}
 		}

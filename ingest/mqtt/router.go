@@ -109,7 +109,9 @@ func (s *Server) handOut(x *encoder, e *event.Event, now time.Time, matched []*s
 	}
 	x.reset(e, now)
 	if len(matched) == 1 {
-		if sub := matched[0]; sub.sess.deliver(x, sub) {
+		if sub := matched[0]; sub.sess == nil {
+			touched = appendSession(touched, sub.group.deliver(x))
+		} else if sub.sess.deliver(x, sub) {
 			touched = append(touched, sub.sess)
 		}
 		return matched, touched
@@ -121,12 +123,22 @@ func (s *Server) handOut(x *encoder, e *event.Event, now time.Time, matched []*s
 			if sub.qos != qos {
 				continue
 			}
-			if sub.sess.deliver(x, sub) {
+			if sub.sess == nil {
+				touched = appendSession(touched, sub.group.deliver(x))
+			} else if sub.sess.deliver(x, sub) {
 				touched = append(touched, sub.sess)
 			}
 		}
 	}
 	return matched, touched
+}
+
+// appendSession appends a member of a group that was sent something.
+func appendSession(touched []*session, s *session) []*session {
+	if s == nil || len(touched) > 0 && touched[len(touched)-1] == s {
+		return touched
+	}
+	return append(touched, s)
 }
 
 // hidden reports that e is not for subscribers: Basic Ingest goes to its rule

@@ -29,6 +29,7 @@ type Options struct {
 	Authorizer    auth.Authorizer
 	Limits        ingest.Limits // the zero value: ingest.AWS()
 	Safety        ingest.Safety // the zero value: ingest.DefaultSafety()
+	Rates         ingest.Rates  // the zero value: none
 
 	Retained Bucket // of the retained messages; nil: there are none, and clients are told
 
@@ -67,6 +68,8 @@ type Server struct {
 	authz     auth.Authorizer
 	limits    ingest.Limits
 	safety    ingest.Safety
+	rates     ingest.Rates
+	connects  connectRate
 	tlsConfig *tls.Config
 	logger    *slog.Logger
 	noise     noise
@@ -100,6 +103,8 @@ type Server struct {
 	running bool
 	clients map[string]*client // logged in, by client id
 	waiting map[net.Conn]struct{}
+
+	departed departed
 }
 
 type listener struct {
@@ -112,6 +117,7 @@ type listener struct {
 type routes struct {
 	mu       sync.RWMutex
 	trie     *topic.Trie[*subscription]
+	shares   map[topic.Filter]*share // by $share/<group>/<filter>
 	retained retained
 }
 
@@ -142,7 +148,7 @@ func New(o Options) (_ *Server, err error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety,
+		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety, rates: o.Rates,
 		tlsConfig: o.TLSConfig, logger: o.Logger, now: o.Now,
 		routed:   make([]atomic.Uint64, o.Log.Partitions()),
 		handed:   make([]atomic.Uint64, o.Log.Partitions()),
@@ -156,6 +162,7 @@ func New(o Options) (_ *Server, err error) {
 		s.sessions.bucket = &fence{bucket: o.Sessions, node: s.node, partitions: len(s.routed), lost: s.sessionLost, revs: map[string]uint64{}}
 	}
 	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
+	s.routes.shares = map[topic.Filter]*share{}
 	s.routes.retained = retained{
 		bucket: o.Retained, messages: map[topic.Name]*event.Event{}, changed: map[topic.Name]struct{}{},
 		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),

@@ -17,6 +17,8 @@ type subscription struct {
 	filter topic.Filter
 	qos    byte
 	id     uint32 // MQTT 5 subscription identifier; 0: none
+	shared bool   // filter is $share/<group>/<filter>; it is not in the routes, its group is
+	group  *share // of one that is shared and in force
 
 	retainHandling    byte
 	noLocal           bool
@@ -32,6 +34,7 @@ type flight struct {
 	part     uint16
 	done     bool
 	retained bool // a retained message: its place on the log is an older one
+	share    *share
 }
 
 // waiting is a QoS 1 message that waits for room in the window.
@@ -92,6 +95,8 @@ type session struct {
 	subs                   map[topic.Filter]*subscription
 	parked                 int // places that wait for room
 	withID                 int // subscriptions that have an identifier
+	alias                  aliases
+	shares                 []*share // replaced, never changed
 
 	// Of a session that outlives its connection.
 	persistent bool
@@ -221,15 +226,22 @@ func (s *session) put(x *encoder, qos byte, retain bool, ids []uint32) (at, pid 
 	}
 	s.buffer()
 	at = len(s.buf)
-	if ids == nil {
+	alias, known := uint16(0), false
+	if s.alias.max > 0 {
+		alias, known = s.alias.get(e.Topic)
+	}
+	if ids == nil && alias == 0 {
 		enc := x.get(s.c.v5, qos, retain)
 		s.buf = append(s.buf, enc.b...)
 		pid = at + enc.pid
 	} else {
-		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids)
+		s.buf, pid = x.append(s.buf, s.c.v5, qos, retain, ids, alias, known)
 	}
 	if s.c.maxPacket > 0 && len(s.buf)-at > s.c.maxPacket {
 		s.buf = s.buf[:at]
+		if alias > 0 && !known {
+			s.alias.unsent(e.Topic)
+		}
 		if at == 0 {
 			s.write()
 		}
@@ -252,20 +264,10 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained
 	if !ok || qos == 0 {
 		return
 	}
-	if n := s.flightTail - s.flightHead; int(n) == len(s.flights) {
-		grown := make([]flight, max(8, 2*len(s.flights)))
-		for i := s.flightHead; i != s.flightTail; i++ {
-			grown[i%uint64(len(grown))] = s.flights[i%uint64(len(s.flights))]
-		}
-		s.flights = grown
-	}
-	id := packetID(s.flightTail)
-	s.buf[pid], s.buf[pid+1] = byte(id>>8), byte(id)
 	if !retained && e.Seq <= s.places[e.Partition].dup {
 		s.buf[at] |= duplicate
 		s.c.s.m.redeliveries.Inc()
 	}
-	s.flights[s.flightTail%uint64(len(s.flights))] = flight{seq: e.Seq, part: e.Partition, retained: retained}
 	if s.persistent {
 		if retained {
 			if s.names == nil {
@@ -275,6 +277,22 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained
 		}
 		s.changed()
 	}
+	s.fly(flight{seq: e.Seq, part: e.Partition, retained: retained}, pid)
+}
+
+// fly adds a flight whose PUBLISH is in the buffer, with its packet id at pid.
+// The caller holds s.mu.
+func (s *session) fly(f flight, pid int) {
+	if n := s.flightTail - s.flightHead; int(n) == len(s.flights) {
+		grown := make([]flight, max(8, 2*len(s.flights)))
+		for i := s.flightHead; i != s.flightTail; i++ {
+			grown[i%uint64(len(grown))] = s.flights[i%uint64(len(s.flights))]
+		}
+		s.flights = grown
+	}
+	id := packetID(s.flightTail)
+	s.buf[pid], s.buf[pid+1] = byte(id>>8), byte(id)
+	s.flights[s.flightTail%uint64(len(s.flights))] = f
 	s.flightTail++
 }
 
@@ -314,23 +332,40 @@ func packetID(counter uint64) uint16 { return uint16(counter%packetIDs) + 1 }
 // acknowledge takes the client's PUBACK of a packet id.
 func (s *session) acknowledge(pid uint16) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	shares, settled, w := s.shares, (*share)(nil), where{}
+	if f, ok := s.take(pid); ok && f.share != nil {
+		settled, w = f.share, where{f.part, f.seq}
+	}
+	s.mu.Unlock()
+	if settled != nil {
+		settled.settle(w)
+	}
+	for _, g := range shares {
+		g.pump()
+	}
+}
+
+// take settles the flight of a packet id, and sends what there is room for; ok
+// is false where there is no such flight. The caller holds s.mu.
+func (s *session) take(pid uint16) (_ flight, ok bool) {
 	if pid == 0 {
-		return
+		return flight{}, false
 	}
 	ahead := (uint64(pid-1) + packetIDs - s.flightHead%packetIDs) % packetIDs
 	if ahead >= s.flightTail-s.flightHead {
-		return // not under way; a client may say so twice
+		return flight{}, false // not under way; a client may say so twice
 	}
-	s.flights[(s.flightHead+ahead)%uint64(len(s.flights))].done = true
+	at := &s.flights[(s.flightHead+ahead)%uint64(len(s.flights))]
+	f := *at
+	at.done, at.share = true, nil
 	if s.persistent {
 		s.changed()
 	}
-	if ahead != 0 {
-		return
+	if ahead == 0 {
+		s.advance()
+		s.pump()
 	}
-	s.advance()
-	s.pump()
+	return f, !f.done
 }
 
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -426,7 +461,22 @@ func (s *session) hasDrained() {
 	s.pump()
 	s.write()
 	s.room.Broadcast()
+	shares := s.shares
 	s.mu.Unlock()
+	for _, g := range shares {
+		g.pump()
+	}
+}
+
+// setShares notes which groups the session is in. The caller holds s.mu.
+func (s *session) setShares() {
+	var shares []*share
+	for _, sub := range s.subs {
+		if sub.group != nil {
+			shares = append(shares, sub.group)
+		}
+	}
+	s.shares = shares
 }
 
 // filters returns the session's filters, sorted.

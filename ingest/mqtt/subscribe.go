@@ -28,7 +28,7 @@ func (c *client) onSubscribe(body []byte) error {
 	for i := range pk.Filters {
 		o := &pk.Filters[i]
 		if i >= c.s.limits.PerSubscribe {
-			c.s.m.violations.WithLabelValues("per_subscribe").Inc()
+			c.limited("per_subscribe", "more topic filters in a SUBSCRIBE than the limit")
 			codes[i] = codeQuota
 			continue
 		}
@@ -43,6 +43,7 @@ func (c *client) onSubscribe(body []byte) error {
 			sess: c.sess, retainHandling: o.RetainHandling, filter: f, qos: min(o.Qos, 1), id: uint32(o.Identifier),
 			noLocal: o.NoLocal, retainAsPublished: o.RetainAsPublished,
 		}
+		_, subs[i].shared = subs[i].parseShare()
 		codes[i] = subs[i].qos
 	}
 	c.subscribe(pk.PacketID, subs, codes)
@@ -59,30 +60,38 @@ func (c *client) onSubscribe(body []byte) error {
 // filter judges one filter of a SUBSCRIBE.
 func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
 	text := strings.Clone(o.Filter)
-	_, _, shared, err := topic.ParseShare(text)
+	group, inner, shared, err := topic.ParseShare(text)
 	if shared && o.NoLocal {
 		return "", 0, faultf(codeProtocol, "protocol", "no local on a shared subscription")
 	}
-	switch {
-	case err != nil:
-		return "", codeFilterInvalid, nil
-	case shared:
-		return "", codeSharedNone, nil
-	}
-	f, err := topic.ParseFilter(text, c.s.limits.Topic())
 	if err != nil {
-		c.s.m.violations.WithLabelValues("filter").Inc()
+		return "", codeFilterInvalid, nil
+	}
+	if len(group) > c.s.limits.ShareName {
+		c.limited("share_name", "the name of a shared subscription is over the limit")
+		return "", codeFilterInvalid, nil
+	}
+	// A group's members may what the filter behind its name allows.
+	f, err := topic.ParseFilter(inner, c.s.limits.Topic())
+	if err != nil {
+		c.limited("filter", err.Error())
 		return "", codeFilterInvalid, nil
 	}
 	if !ingest.Subscribe(f) {
 		c.s.m.denials.WithLabelValues("reserved").Inc()
 		return "", codeNotAuthorized, nil
 	}
-	if !c.s.authz.May(c.principal, auth.Subscribe, text) {
+	if !c.s.authz.May(c.principal, auth.Subscribe, inner) {
 		c.s.m.denials.WithLabelValues(auth.Subscribe.String()).Inc()
 		return "", codeNotAuthorized, nil
 	}
-	return f, codeSuccess, nil
+	return topic.Filter(text), codeSuccess, nil
+}
+
+// limited notes a filter that is refused because a limit was exceeded.
+func (c *client) limited(limit, text string) {
+	c.s.m.violations.WithLabelValues(limit).Inc()
+	c.s.noise.warn("subscription refused", "reason", text, "clientId", c.id)
 }
 
 // subscribe puts the subscriptions in force and writes the SUBACK, at one
@@ -103,7 +112,8 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	var shared []*subscription
+	defer func() { s.mu.Unlock(); c.joinShares(shared) }()
 	if s.closed {
 		return
 	}
@@ -119,7 +129,9 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 			sub.start[p] = max(c.s.routed[p].Load(), s.position(p))
 		}
 		if old != nil {
-			c.s.routes.trie.Remove(old.filter, old)
+			if !old.shared {
+				c.s.routes.trie.Remove(old.filter, old)
+			}
 			s.forget(old)
 			if old.qos >= sub.qos {
 				sub.start = old.start
@@ -139,6 +151,11 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		s.subs[sub.filter] = sub
 		if sub.id != 0 {
 			s.withID++
+		}
+		if sub.shared { // and gets no retained messages
+			sub.group = nil
+			shared = append(shared, sub)
+			continue
 		}
 		c.s.routes.trie.Add(sub.filter, sub)
 		if sub.retainHandling == 0 || sub.retainHandling == 1 && old == nil {
@@ -182,7 +199,7 @@ func (c *client) admit(subs []*subscription, codes []byte) map[topic.Filter]*sub
 		}
 		if s.subs[sub.filter] == nil && admitted[sub.filter] == nil {
 			if len(s.subs)+added >= c.s.limits.Subscriptions {
-				c.s.m.violations.WithLabelValues("subscriptions").Inc()
+				c.limited("subscriptions", "more subscriptions than the limit")
 				subs[i], codes[i] = nil, codeQuota
 				continue
 			}
@@ -230,7 +247,14 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	var left []*subscription
+	defer func() {
+		s.setShares()
+		s.mu.Unlock()
+		for _, sub := range left {
+			c.s.leaveShare(sub, false)
+		}
+	}()
 	s.stall()
 	s.buffer()
 	n := 2
@@ -248,8 +272,12 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 			code = codeUnspecified
 		} else if sub != nil {
 			code = codeSuccess
-			s.leaveGhost(sub)
-			c.s.routes.trie.Remove(sub.filter, sub)
+			if sub.shared {
+				left = append(left, sub)
+			} else {
+				s.leaveGhost(sub)
+				c.s.routes.trie.Remove(sub.filter, sub)
+			}
 			s.forget(sub)
 			s.dropRetained(sub.filter)
 		}
@@ -278,11 +306,34 @@ func (s *session) dropRetained(f topic.Filter) {
 // have come by it: to be sent again, they are looked for on the log. The caller
 // holds s.mu.
 func (s *session) leaveGhost(sub *subscription) {
-	if s.persistent && sub.qos == 1 && s.flightHead != s.flightTail && !slices.Contains(s.ghosts, sub.filter) {
+	if s.persistent && sub.qos == 1 && !sub.shared && s.flightHead != s.flightTail && !slices.Contains(s.ghosts, sub.filter) {
 		s.ghosts = append(s.ghosts[:len(s.ghosts):len(s.ghosts)], sub.filter)
 	}
 }
 
+// joinShares makes the session a member of groups. The caller holds routes.mu,
+// and no session's lock.
+func (c *client) joinShares(subs []*subscription) {
+	if len(subs) == 0 {
+		return
+	}
+	for _, sub := range subs {
+		c.s.joinShare(sub, c.sess.kept())
+	}
+	c.sess.mu.Lock()
+	c.sess.setShares()
+	c.sess.mu.Unlock()
+}
+
+// kept reports whether the session outlives its connection.
+func (s *session) kept() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.c.expiry > 0
+}
+
+// unsubscribeAll takes a session that has closed out of the routes and of its
+// groups, which send what is under way to it to others.
 func (c *client) unsubscribeAll() {
 	s := c.sess
 	s.mu.Lock()
@@ -294,10 +345,35 @@ func (c *client) unsubscribeAll() {
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, sub := range s.subs {
-		c.s.routes.trie.Remove(sub.filter, sub)
+	type under struct {
+		g *share
+		w where
 	}
-	s.subs = nil
+	var left []*subscription
+	var open []under
+	for _, sub := range s.subs {
+		if sub.shared {
+			left = append(left, sub)
+		} else {
+			c.s.routes.trie.Remove(sub.filter, sub)
+		}
+	}
+	for i := s.flightHead; i != s.flightTail; i++ {
+		if f := s.flight(i); f != nil && f.share != nil {
+			open = append(open, under{f.share, where{f.part, f.seq}})
+		}
+	}
+	s.subs, s.shares = nil, nil
 	s.queue, s.retained, s.flights, s.flightHead = nil, nil, nil, s.flightTail
+	s.mu.Unlock()
+	for _, u := range open {
+		u.g.back(u.w)
+	}
+	kept := s.kept()
+	for _, sub := range left {
+		c.s.leaveShare(sub, kept)
+	}
+	for _, u := range open {
+		u.g.pump()
+	}
 }

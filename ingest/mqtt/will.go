@@ -128,7 +128,7 @@ func (c *client) keepWill(clean bool) *fault {
 	}
 	w := c.will
 	c.kept, err = n.putWill(c.ctx, c.id, willRecord{
-		Node: n.id, Connection: c.connection, Delay: int64(c.delay / time.Second),
+		Node: n.id, Connection: c.connection, Delay: int64(c.willDelay / time.Second),
 		Will: willEvent{w.Topic, w.Payload, w.ClientID, w.Principal, w.SourceIP, w.QoS, w.Retain, w.Props},
 	}, 0, true)
 	if err != nil {
@@ -174,7 +174,7 @@ func (c *client) publishWill(f *fault) {
 	if c.will == nil {
 		return
 	}
-	if f == errDisconnect {
+	if f == errDisconnect || c.noWill.Load() {
 		c.dropWill()
 		return
 	}
@@ -185,7 +185,7 @@ func (c *client) publishWill(f *fault) {
 		return
 	}
 	now := c.s.now()
-	if delay := min(c.delay, c.expiry); delay > 0 && c.kept != nil {
+	if delay := min(c.willDelay, c.expiry); delay > 0 && c.kept != nil {
 		r := c.kept.willRecord
 		r.Due = now.Add(delay).UnixMilli()
 		if _, err := c.s.node.putWill(c.s.runContext(), c.id, r, c.kept.revision, false); err == nil {

@@ -292,20 +292,28 @@ func (x *encoder) get(v5 bool, qos byte, retain bool) *encoded {
 	c := &x.enc[i]
 	if !x.have[i] {
 		x.have[i] = true
-		c.b, c.pid = x.append(c.b[:0], v5, qos, retain, nil)
+		c.b, c.pid = x.append(c.b[:0], v5, qos, retain, nil, 0, false)
 	}
 	return c
 }
 
-// append encodes the event, with subscription identifiers where there are any.
-func (x *encoder) append(b []byte, v5 bool, qos byte, retain bool, ids []uint32) ([]byte, int) {
+// append encodes the event, with subscription identifiers where there are any,
+// and with a topic alias where it is not 0; a known one stands for the name.
+func (x *encoder) append(b []byte, v5 bool, qos byte, retain bool, ids []uint32, alias uint16, known bool) ([]byte, int) {
 	e := x.e
-	n := 2 + len(e.Topic) + len(e.Payload)
+	name := string(e.Topic)
+	if known {
+		name = ""
+	}
+	n := 2 + len(name) + len(e.Payload)
 	if qos > 0 {
 		n += 2
 	}
 	props := x.tmp[:0]
 	if v5 {
+		if alias > 0 {
+			props = binary.BigEndian.AppendUint16(append(props, packets.PropTopicAlias), alias)
+		}
 		props = appendProperties(props, e, x.now, ids)
 		x.tmp = props
 		n += len(props) + lengthBytes(len(props))
@@ -315,7 +323,7 @@ func (x *encoder) append(b []byte, v5 bool, qos byte, retain bool, ids []uint32)
 		h |= 1
 	}
 	b = appendLength(append(b, h), n)
-	b = appendString(b, string(e.Topic))
+	b = appendString(b, name)
 	pid := 0
 	if qos > 0 {
 		pid = len(b)

@@ -36,6 +36,7 @@ type Config struct {
 	Dead   Dead
 	Retry  Retry
 	HTTP   HTTP
+	Limit  Limit
 	Safety Safety
 	API    API
 	Log    Log
@@ -83,6 +84,26 @@ type HTTP struct {
 	AllowPrivate  bool
 	AllowNetworks []netip.Prefix
 	EnableURL     string
+}
+
+// Limit sets single limits of shape; the zero value of each leaves it to the
+// profile Limits names.
+type Limit struct {
+	Payload, PacketBytes       int64
+	TopicBytes, TopicSlashes   int
+	Subscriptions              int
+	PerSubscribe               int
+	InFlight                   int
+	TopicAliases               int
+	ClientID, ShareName        int // bytes
+	KeepAliveMin, KeepAliveMax time.Duration
+	MessageExpiryMax           time.Duration
+	SessionExpiry              time.Duration
+	SessionExpiryMax           time.Duration
+	SubscriptionIDs            string // "true", "false"
+	RetainedOnWildcard         string
+	SNIOptional                string
+	Matching                   string // "aws", "standard"
 }
 
 // Safety bounds what a stranger can cost, whatever Limits and Rates say.

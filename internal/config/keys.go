@@ -47,16 +47,8 @@ var Keys = []Key{
 		"Streams the events are spread over. One keeps up with over 60,000 messages a second. Fixed when the data folder is made; a later change is refused."),
 	choice("limits", "aws", []string{"aws", "relaxed"}, func(c *Config) *string { return &c.Limits },
 		"Limits of shape, such as sizes and levels. aws: those of AWS IoT Core. relaxed: payloads of 1 MiB, topics of 1,024 bytes and 32 levels, 1,000 in flight, the MQTT standard where AWS differs from it."),
-	text("rates", "off", "off", func(c *Config) *string { return &c.Rates }, func(s string) error {
-		if s == "off" {
-			return nil
-		}
-		if s == "aws" {
-			return fmt.Errorf("aws is not there yet: this version holds no limits of rate")
-		}
-		return fmt.Errorf("expected off, found %q", s)
-	},
-		"Limits of rate. off: none, the only value of this version."),
+	choice("rates", "off", []string{"off", "aws"}, func(c *Config) *string { return &c.Rates },
+		"Limits of rate of MQTT clients. off: none. aws: 100 publishes and 512 KiB a second and connection, 1 CONNECT a second and client id. Publishes over it are not taken (MQTT 5: PUBACK 0x97; 3.1.1: none), bytes are read later, a CONNECT is refused (0x9F; 3.1.1: 3)."),
 	some("roles", Roles, func(c *Config) *[]string { return &c.Roles },
 		"The parts of Weir this process runs: gateway (MQTT and HTTPS), rules (the rules engine and its actions), control (the control API). Several processes with roles of their own share one nats.url. Empty: all."),
 	text("rules_dir", "folder", "", func(c *Config) *string { return &c.RulesDir }, nil,
@@ -102,6 +94,45 @@ var Keys = []Key{
 		"Private networks webhooks may go to all the same, such as 10.20.0.0/16; plain http is allowed there."),
 	text("http.enable_url", "URL", "", func(c *Config) *string { return &c.HTTP.EnableURL }, optional(checkURL),
 		"Where the owner of a webhook confirms it, as it is reached from outside: a proxy in front of the control API. The path /confirmdestination/<token> is added. Empty: confirm with `weir destination confirm TOKEN`."),
+
+	override(size("limit.payload", "", 1, 8<<20, func(c *Config) *int64 { return &c.Limit.Payload },
+		"Bytes of one message, instead of what `limits` says, as for all keys of this group."), func(c *Config) *int64 { return &c.Limit.Payload }),
+	override(size("limit.packet_bytes", "", 2<<10, 16<<20, func(c *Config) *int64 { return &c.Limit.PacketBytes },
+		"Bytes of a whole MQTT packet, announced in CONNACK. At least 1 KiB more than a message; grows with limit.payload where it is not set."), func(c *Config) *int64 { return &c.Limit.PacketBytes }),
+	limit("limit.topic_bytes", 1, 1024, func(c *Config) *int { return &c.Limit.TopicBytes },
+		"Bytes of a topic or a topic filter."),
+	limit("limit.topic_slashes", 1, 1024, func(c *Config) *int { return &c.Limit.TopicSlashes },
+		"Slashes in a topic or a topic filter."),
+	limit("limit.subscriptions", 1, 1<<20, func(c *Config) *int { return &c.Limit.Subscriptions },
+		"Subscriptions of one connection."),
+	limit("limit.per_subscribe", 1, 1<<16, func(c *Config) *int { return &c.Limit.PerSubscribe },
+		"Topic filters in one SUBSCRIBE."),
+	limit("limit.in_flight", 1, 1<<16-1, func(c *Config) *int { return &c.Limit.InFlight },
+		"QoS 1 messages of a connection that are not acknowledged, each way."),
+	limit("limit.topic_aliases", 1, 1<<16-1, func(c *Config) *int { return &c.Limit.TopicAliases },
+		"Topic aliases of a connection, each way."),
+	limit("limit.client_id_bytes", 1, 1<<16-1, func(c *Config) *int { return &c.Limit.ClientID },
+		"Bytes of a client id."),
+	limit("limit.share_name_bytes", 1, 1<<16-1, func(c *Config) *int { return &c.Limit.ShareName },
+		"Bytes of the name of a shared subscription."),
+	override(duration("limit.keep_alive_min", "", time.Second, 65535*time.Second, func(c *Config) *time.Duration { return &c.Limit.KeepAliveMin },
+		"Least keep-alive; a shorter one counts as this."), func(c *Config) *time.Duration { return &c.Limit.KeepAliveMin }),
+	override(duration("limit.keep_alive_max", "", time.Second, 65535*time.Second, func(c *Config) *time.Duration { return &c.Limit.KeepAliveMax },
+		"Longest keep-alive; a longer one, and none, counts as this."), func(c *Config) *time.Duration { return &c.Limit.KeepAliveMax }),
+	override(duration("limit.message_expiry_max", "", time.Second, 3650*24*time.Hour, func(c *Config) *time.Duration { return &c.Limit.MessageExpiryMax },
+		"Longest message expiry; a longer one counts as this."), func(c *Config) *time.Duration { return &c.Limit.MessageExpiryMax }),
+	override(duration("limit.session_expiry", "", time.Second, 3650*24*time.Hour, func(c *Config) *time.Duration { return &c.Limit.SessionExpiry },
+		"How long a persistent session of MQTT 3.1.1 is kept, which cannot say."), func(c *Config) *time.Duration { return &c.Limit.SessionExpiry }),
+	override(duration("limit.session_expiry_max", "", time.Second, 3650*24*time.Hour, func(c *Config) *time.Duration { return &c.Limit.SessionExpiryMax },
+		"Longest session expiry; a longer one counts as this. events.max_age bounds it too."), func(c *Config) *time.Duration { return &c.Limit.SessionExpiryMax }),
+	toggle("limit.subscription_ids", func(c *Config) *string { return &c.Limit.SubscriptionIDs },
+		"MQTT 5 subscription identifiers are available."),
+	toggle("limit.retained_on_wildcard", func(c *Config) *string { return &c.Limit.RetainedOnWildcard },
+		"A subscription with a wildcard gets retained messages."),
+	toggle("limit.sni_optional", func(c *Config) *string { return &c.Limit.SNIOptional },
+		"A TLS client from loopback may leave out the server name."),
+	override(choice("limit.matching", "", []string{"aws", "standard"}, func(c *Config) *string { return &c.Limit.Matching },
+		"How subscriptions match. standard: a/# matches a, as the MQTT standard says."), func(c *Config) *string { return &c.Limit.Matching }),
 
 	duration("safety.connect_timeout", "10s", time.Second, 5*time.Minute, func(c *Config) *time.Duration { return &c.Safety.ConnectTimeout },
 		"From accepting a connection to a complete CONNECT, TLS included."),
@@ -346,6 +377,38 @@ func duration(path, def string, min, max time.Duration, at func(*Config) *time.D
 			*at(c) = d
 			return nil
 		}}
+}
+
+// override makes k a key whose default, "profile", leaves the value to the
+// profile that the key limits names: the zero value.
+func override[T comparable](k Key, at func(*Config) *T) Key {
+	set, get := k.set, k.get
+	k.Default = "profile"
+	k.Type += ", or profile"
+	k.get = func(c *Config) string {
+		var zero T
+		if *at(c) == zero {
+			return "profile"
+		}
+		return get(c)
+	}
+	k.set = func(c *Config, s string) error {
+		if s == "profile" {
+			var zero T
+			*at(c) = zero
+			return nil
+		}
+		return set(c, s)
+	}
+	return k
+}
+
+func limit(path string, min, max int, at func(*Config) *int, help string) Key {
+	return override(count(path, "", min, max, at, help), at)
+}
+
+func toggle(path string, at func(*Config) *string, help string) Key {
+	return override(choice(path, "", []string{"true", "false"}, at, help), at)
 }
 
 func notEmpty(s string) error {

@@ -327,13 +327,6 @@ func (s *Server) owner() string {
 	return ""
 }
 
-func (s *Server) limits() ingest.Limits {
-	if s.cfg.Limits == "relaxed" {
-		return ingest.Relaxed()
-	}
-	return ingest.AWS()
-}
-
 func (s *Server) openGateway(ctx context.Context) error {
 	limits, safety := s.limits(), ingest.DefaultSafety()
 	safety.ConnectTimeout = s.cfg.Safety.ConnectTimeout
@@ -356,7 +349,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
 		Authenticator: authenticator, Authorizer: auth.AllowAll{},
-		Limits: limits, Safety: safety, Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
+		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: mqtt.Protocols, SNIOptional: limits.SNIOptional}),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
 	})
@@ -394,7 +387,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations},
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Clients: devices{s.gateway},
 		StatusOnly: s.roles&controlRole == 0,
 		Health:     telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
