@@ -42,6 +42,7 @@ import (
 	"github.com/weir-iot/weir/internal/rulefolder"
 	"github.com/weir-iot/weir/internal/telemetry"
 	"github.com/weir-iot/weir/rules"
+	"github.com/weir-iot/weir/rules/replay"
 )
 
 // Options are what a Server needs beside its configuration.
@@ -77,8 +78,10 @@ type Server struct {
 	checker      rules.Checker
 	lanes        *actions.Maker
 	dead         *actions.Dead
+	outcomes     *actions.Outcomes
 	store        *rules.Store
 	engine       *rules.Engine
+	jobs         *replay.Jobs
 	gateway      *mqtt.Server
 	https        *https.Server // nil: not served
 	rules        *ruleService
@@ -121,6 +124,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{rulesRole | controlRole, s.openActions},
 		{rulesRole | controlRole, s.openRules},
 		{rulesRole, s.openEngine},
+		{rulesRole | controlRole, s.openTrials},
 		{gatewayRole, s.openGateway},
 		{everyRole, s.openControl},
 		{controlRole, s.openRulesFolder},
@@ -149,6 +153,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.engine != nil {
 		parts.start("HTTP destinations", s.destinations.Run)
 		parts.start("rules engine", s.engine.Run)
+		parts.start("canaries and backfills", s.jobs.Run)
 	}
 	if s.gateway != nil {
 		parts.start("MQTT gateway", s.gateway.Run)
@@ -278,8 +283,11 @@ func (s *Server) openActions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.outcomes, err = actions.OpenOutcomes(s.log, 0, logger); err != nil {
+		return err
+	}
 	s.lanes = &actions.Maker{
-		Kinds: install.Kinds(),
+		Kinds: install.Kinds(), Outcomes: s.outcomes,
 		Env: actions.Env{
 			AccountID: s.cfg.AccountID, Region: s.cfg.Region, Logger: logger, Publish: s.log.Publish, PublishAll: republish.ToLog(s.log), TopicLimits: limits.Topic(),
 			AWS: awsenv.New(o).Config, AllowPrivate: policy.AllowPrivate, AllowNetworks: policy.AllowNetworks, Destinations: s.destinations,
@@ -387,7 +395,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Clients: devices{s.gateway},
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Clients: devices{s.gateway}, Trials: &trials{s}, Explainer: &explainer{s},
 		StatusOnly: s.roles&controlRole == 0,
 		Health:     telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}

@@ -24,6 +24,7 @@ type services struct {
 // in as many parts as it needs.
 const (
 	rulesStatus      = "weir.rules.status"
+	rulesTrace       = "weir.rules.trace" // only the owner of the event's partition answers
 	statusPart       = 100 // rules in one message
 	statusPatience   = 500 * time.Millisecond
 	statusPoll       = 25 * time.Millisecond
@@ -76,8 +77,63 @@ func (v *services) Run(ctx context.Context) error {
 	if err := svc.AddEndpoint("status", micro.HandlerFunc(v.answerStatus), micro.WithEndpointSubject(rulesStatus)); err != nil {
 		return fmt.Errorf("service %s: %w", rulesServiceName, err)
 	}
+	if err := svc.AddEndpoint("trace", micro.HandlerFunc(v.answerTrace), micro.WithEndpointSubject(rulesTrace)); err != nil {
+		return fmt.Errorf("service %s: %w", rulesServiceName, err)
+	}
 	<-ctx.Done()
 	return svc.Stop()
+}
+
+// traceRequest asks how an event stands with a rule.
+type traceRequest struct {
+	Rule      string `json:"rule"`
+	Partition int    `json:"partition"`
+	Seq       uint64 `json:"seq"`
+}
+
+type traceAnswer struct {
+	Handling rules.Handling `json:"handling"`
+	Handled  bool           `json:"handled"`
+}
+
+func (v *services) answerTrace(r micro.Request) {
+	var q traceRequest
+	if json.Unmarshal(r.Data(), &q) != nil || q.Partition < 0 {
+		return
+	}
+	if all := v.s.engine.Partitions(); q.Partition >= len(all) || !all[q.Partition].Owned {
+		return
+	}
+	var a traceAnswer
+	a.Handling, a.Handled = v.s.engine.Trace(q.Rule, q.Partition, q.Seq)
+	if err := r.RespondJSON(a); err != nil {
+		v.s.logger.Warn("another process is not answered", "subject", r.Subject(), "err", err)
+	}
+}
+
+// trace asks the process that runs the rules of a partition how an event stands
+// with one of them. handled is false also where nobody does at the moment.
+func (s *Server) trace(ctx context.Context, rule string, partition int, seq uint64) (_ rules.Handling, handled bool) {
+	if s.engine != nil {
+		if h, ok := s.engine.Trace(rule, partition, seq); ok {
+			return h, true
+		}
+		if s.services == nil || s.engine.Partitions()[partition].Owned {
+			return rules.Handling{}, false
+		}
+	}
+	body, err := json.Marshal(traceRequest{rule, partition, seq})
+	if err != nil {
+		panic(err) // it holds nothing JSON cannot say
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	m, err := s.services.nc.RequestWithContext(ctx, rulesTrace, body)
+	var a traceAnswer
+	if err != nil || json.Unmarshal(m.Data, &a) != nil {
+		return rules.Handling{}, false
+	}
+	return a.Handling, a.Handled
 }
 
 func (v *services) answerStatus(r micro.Request) {
