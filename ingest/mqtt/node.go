@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/kv"
 )
 
@@ -106,14 +105,20 @@ func (n *node) begin(ctx, until context.Context, wg *sync.WaitGroup) error {
 		svc, err := micro.AddService(n.nc, micro.Config{
 			Name: gatewayService, Version: "1.0.0", Description: "Lets go of clients that connect elsewhere", Metadata: map[string]string{"node": n.id},
 		})
-		if err == nil {
-			err = svc.AddEndpoint("client", micro.HandlerFunc(func(r micro.Request) {
+		handle := func(f func(context.Context, micro.Request)) micro.HandlerFunc {
+			return func(r micro.Request) {
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				if !n.ended {
-					n.answers.Go(func() { n.answer(until, r) })
+					n.answers.Go(func() { f(until, r) })
 				}
-			}), micro.WithEndpointSubject(gatewaySubject+n.id))
+			}
+		}
+		if err == nil {
+			err = svc.AddEndpoint("client", handle(n.answer), micro.WithEndpointSubject(gatewaySubject+n.id))
+		}
+		if err == nil {
+			err = svc.AddEndpoint("clients", handle(n.tell), micro.WithEndpointSubject(gatewaysSubject), micro.WithEndpointQueueGroupDisabled())
 		}
 		if err != nil {
 			return fmt.Errorf("mqtt: service %s: %w", gatewayService, err)
@@ -275,20 +280,28 @@ func (n *node) recall(ctx context.Context) {
 
 // request is what one gateway asks another for.
 type request struct {
-	Op      string   `json:"op"` // "let go": the client connects elsewhere; "disconnect": the administrator wants it
-	ID      string   `json:"clientId,omitempty"`
-	IDs     []string `json:"clientIds,omitempty"` // "whose": which of these are connected there?
-	Version int64    `json:"version,omitempty"`   // of the new connection; see client.connection
-	Node    string   `json:"node,omitempty"`      // where it is
+	// "let go": the client connects elsewhere; "whose": which of IDs are connected
+	// there?; "get", "list", "delete": as Gateways has them.
+	Op      string   `json:"op"`
+	ID      string   `json:"clientId,omitempty"` // of "list": the one before the first
+	IDs     []string `json:"clientIds,omitempty"`
+	Version int64    `json:"version,omitempty"` // of the new connection; see client.connection
+	Node    string   `json:"node,omitempty"`    // where it is
+	Max     int      `json:"max,omitempty"`
+	Clean   bool     `json:"clean,omitempty"`
+	NoWill  bool     `json:"noWill,omitempty"`
 }
 
 // response is its answer, once it is done.
 type response struct {
-	Had     bool     `json:"had,omitempty"`     // the client was here
-	Version int64    `json:"version,omitempty"` // of the connection it had here
-	IDs     []string `json:"clientIds,omitempty"`
-	Newer   bool     `json:"newer,omitempty"` // "let go" is refused: the client connects here at this moment, and later
-	Error   string   `json:"error,omitempty"`
+	Node        string        `json:"node,omitempty"`    // who answers, where all are asked
+	Had         bool          `json:"had,omitempty"`     // the client was here
+	Version     int64         `json:"version,omitempty"` // of the connection it had here
+	IDs         []string      `json:"clientIds,omitempty"`
+	Newer       bool          `json:"newer,omitempty"` // "let go" is refused: the client connects here at this moment, and later
+	Connections []*Connection `json:"connections,omitempty"`
+	More        bool          `json:"more,omitempty"` // another part follows
+	Error       string        `json:"error,omitempty"`
 }
 
 // ask asks another gateway. gone reports that it is not there to answer: its
@@ -334,8 +347,8 @@ func (n *node) answer(ctx context.Context, r micro.Request) {
 		switch q.Op {
 		case opLetGo:
 			a = n.letGo(ctx, q)
-		case opDisconnect:
-			a.Had = n.s.Disconnect(q.ID)
+		case opDelete:
+			a = n.remove(ctx, q)
 		case opWhose:
 			for _, id := range q.IDs {
 				if n.s.here(id) {
@@ -349,31 +362,4 @@ func (n *node) answer(ctx context.Context, r micro.Request) {
 	if err := r.RespondJSON(a); err != nil {
 		n.s.noise.warn("another gateway is not answered", "error", err)
 	}
-}
-
-// DisconnectAnywhere ends the connection of a client id on whichever gateway it
-// is, and reports whether there was one.
-// Errors: errs.Unavailable where a gateway does not answer.
-func (s *Server) DisconnectAnywhere(ctx context.Context, clientID string) (bool, error) {
-	if s.Disconnect(clientID) {
-		return true, nil
-	}
-	if !s.node.shared() {
-		return false, nil
-	}
-	var all []error
-	for _, peer := range s.node.others() {
-		a, gone, err := s.node.ask(ctx, peer, request{Op: opDisconnect, ID: clientID})
-		switch {
-		case gone:
-		case err != nil:
-			all = append(all, err)
-		case a.Had:
-			return true, nil
-		}
-	}
-	if err := errors.Join(all...); err != nil {
-		return false, errs.E("mqtt.Disconnect", errs.Unavailable, err)
-	}
-	return false, nil
 }

@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/nats-io/nats.go"
 
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/internal/topic"
@@ -312,18 +314,48 @@ func TestRetainedOverGateways(t *testing.T) {
 	has(fresh, "r/19", "")
 }
 
-func TestDisconnectAnywhere(t *testing.T) {
+// Who asks for a client reaches it on whichever gateway it is, from a gateway and
+// from a process that has none.
+func TestClientsOverGateways(t *testing.T) {
 	url := natstest.Start(t).URL()
 	rigs := []*rig{gateway(t, url), gateway(t, url)}
 	know(t, rigs...)
-	p := rigs[1].connect(5, "device")
-	if had, err := rigs[0].s.DisconnectAnywhere(t.Context(), "device"); err != nil || !had {
-		t.Fatal(had, err)
+	conn, err := nats.Connect(url, nats.NoEcho())
+	if err != nil {
+		t.Fatal(err)
 	}
-	p.disconnected(codeAdministrative)
-	rigs[1].gone("device")
-	if had, err := rigs[0].s.DisconnectAnywhere(t.Context(), "device"); err != nil || had {
-		t.Fatal(had, err)
+	t.Cleanup(conn.Close)
+	for i, g := range []*Gateways{NewGateways(rigs[0].s, rigs[0].s.node.nc), NewGateways(nil, conn)} {
+		id := fmt.Sprint("device", i)
+		rigs[0].connect(4, "local")
+		p, _ := rigs[1].resume(5, id)
+		p.subscribe("t/#")
+		all, err := g.Connections(t.Context(), "", 10)
+		if err != nil || len(all) != 2 || all[0].ClientID != id || all[1].ClientID != "local" {
+			t.Fatal(all, err)
+		}
+		subs, err := g.ListSubscriptions(t.Context(), id)
+		if err != nil || len(subs) != 1 || subs[0].Filter != "t/#" {
+			t.Error(subs, err)
+		}
+		if err := g.DeleteConnection(t.Context(), id, false, false); err != nil {
+			t.Fatal(err)
+		}
+		p.disconnected(codeAdministrative)
+		c, err := g.GetConnection(t.Context(), id)
+		if err != nil || c.Connected || c.CleanSession || len(c.Subscriptions) != 1 {
+			t.Errorf("%+v, %v", c, err)
+		}
+		if err := g.DeleteConnection(t.Context(), id, true, false); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the session has ended everywhere", func() bool {
+			all, err := g.Connections(t.Context(), "", 10)
+			return err == nil && len(all) == 1
+		})
+		if err := g.DeleteConnection(t.Context(), "nobody", true, false); !errs.Is(err, errs.NotFound) {
+			t.Error(err)
+		}
 	}
 }
 

@@ -362,6 +362,9 @@ func (s *Server) expireSessions(ctx context.Context, now time.Time) {
 	st.mu.Unlock()
 	s.m.storedSessions.Set(float64(n))
 	for _, id := range gone {
+		if s.here(id) {
+			continue // it has just come back
+		}
 		s.m.sessions.WithLabelValues("expired").Inc()
 		s.forgetMember(id)
 		// Where this fails, the next start finds it expired again.

@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	opLetGo      = "let go"
-	opDisconnect = "disconnect"
-	opWhose      = "whose"
+	opLetGo = "let go"
+	opWhose = "whose"
 )
 
 // takeOver asks the other gateways to let go of c's client id, and waits: what
@@ -107,19 +106,29 @@ func (n *node) letGo(ctx context.Context, q request) response {
 // lookUp reads what the bucket has for c's client id: with several gateways
 // another one may have written it.
 func (c *client) lookUp() *fault {
-	s := c.s
-	if !s.node.shared() {
+	if !c.s.node.shared() || c.s.sessions.bucket == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, sessionsTimeout)
 	defer cancel()
-	e, err := s.sessions.bucket.Get(ctx, c.id)
+	if err := c.s.refresh(ctx, c.id, func() bool { return true }); err != nil {
+		return faultf(codeUnavailable, "unavailable", errs.Text(err))
+	}
+	return nil
+}
+
+// refresh takes over what the bucket has for a client id, if still holds once it
+// has been read.
+func (s *Server) refresh(ctx context.Context, id string, still func() bool) error {
+	e, err := s.sessions.bucket.Get(ctx, id)
 	if errs.Is(err, errs.NotFound) {
-		s.sessions.forget(c.id)
+		if still() {
+			s.sessions.forget(id)
+		}
 		return nil
 	}
 	if err != nil {
-		return faultf(codeUnavailable, "unavailable", errs.Text(err))
+		return err
 	}
 	k := stored{unsure: true}
 	if r, err := decodeRecord(e.Value, len(s.routed)); err == nil {
@@ -128,9 +137,14 @@ func (c *client) lookUp() *fault {
 			k = stored{until: r.left.Add(r.expiry)}
 		}
 	}
-	s.sessions.set(c.id, k)
+	if still() {
+		s.sessions.set(id, k)
+	}
 	return nil
 }
+
+// absent reports whether the client is not connected to this gateway.
+func (s *Server) absent(id string) func() bool { return func() bool { return !s.here(id) } }
 
 // reach waits until this gateway knows the log as far as the one that wrote r
 // did. What it does not get to has been lost; see record.clamp.

@@ -395,7 +395,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Clients: devices{s.gateway}, Trials: &trials{s}, Explainer: &explainer{s},
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Clients: devices{mqtt.NewGateways(s.gateway, s.services.conn())}, Trials: &trials{s}, Explainer: &explainer{s},
 		StatusOnly: s.roles&controlRole == 0,
 		Health:     telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}

@@ -25,7 +25,7 @@ type services struct {
 const (
 	rulesStatus      = "weir.rules.status"
 	rulesTrace       = "weir.rules.trace" // only the owner of the event's partition answers
-	statusPart       = 100 // rules in one message
+	statusPart       = 100                // rules in one message
 	statusPatience   = 500 * time.Millisecond
 	statusPoll       = 25 * time.Millisecond
 	statusPollOfOwn  = 2 * time.Millisecond
