@@ -150,8 +150,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.services != nil {
 		parts.start("services", s.services.Run)
 	}
-	if s.engine != nil {
+	if s.destinations != nil { // whoever made one asks for its confirmation
 		parts.start("HTTP destinations", s.destinations.Run)
+	}
+	if s.engine != nil {
 		parts.start("rules engine", s.engine.Run)
 		parts.start("canaries and backfills", s.jobs.Run)
 	}

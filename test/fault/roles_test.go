@@ -57,6 +57,9 @@ func TestRolesAsProcesses(t *testing.T) {
 	}
 	progress()
 	seen := gateway.Subscribe("seen")
+	if list, err := api.API().Clients(t.Context(), "", 100); err != nil || len(list) < 9 {
+		t.Errorf("the control API knows %d clients of the gateway, %v", len(list), err)
+	}
 	for i, e := range engines {
 		e.Kill()
 		began := time.Now()
