@@ -128,6 +128,7 @@ type Safety struct {
 	QueuedBytes       int           // the same in bytes, properties included; 256 KiB
 	MaxConnections    int           // 100,000
 	Retained          int           // topics with a retained message, kept in memory; 500,000
+	RetainedBytes     int           // the same in bytes, properties included; 256 MiB
 	CloseGrace        time.Duration // how long a closing connection may take to read its last bytes; 1 s
 	KeepAliveTick     time.Duration // how often overdue clients are looked for; 500 ms
 	TakeoverTimeout   time.Duration // how long a CONNECT waits for the connection it takes over; 5 s
@@ -139,7 +140,7 @@ func DefaultSafety() Safety {
 	return Safety{
 		ConnectTimeout: 10 * time.Second, Unauthenticated: 500, FailedLogins: 10,
 		ConnectBytes: 192 << 10, PendingBytes: 64 << 10, PendingHard: 256 << 10,
-		QueuedMessages: 256, QueuedBytes: 256 << 10, MaxConnections: 100_000, Retained: 500_000,
+		QueuedMessages: 256, QueuedBytes: 256 << 10, MaxConnections: 100_000, Retained: 500_000, RetainedBytes: 256 << 20,
 		CloseGrace: time.Second, KeepAliveTick: 500 * time.Millisecond,
 		TakeoverTimeout: 5 * time.Second, ShutdownDrainTime: 2 * time.Second,
 	}

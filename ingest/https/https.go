@@ -53,6 +53,9 @@ type Options struct {
 	Addr      string       // of the TLS listener; "" for none: Handler alone is used
 	TLSConfig *tls.Config  // see auth.CA.TLSConfig and Protocols
 	MQTT      http.Handler // takes GET /mqtt, MQTT over WebSocket; nil: not found
+	// MayRetain reports whether there is room for a retained message of so many
+	// bytes; nil: always.
+	MayRetain func(n topic.Name, size int) bool
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -297,6 +300,9 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 		return "", errs.E(op, errs.Invalid, fmt.Errorf("reading the body: %w", err))
 	case len(e.Payload) > s.o.Limits.Payload:
 		return "", errs.Errorf(op, errs.TooLarge, "payload is over %d bytes", s.o.Limits.Payload)
+	}
+	if e.Retain && s.o.MayRetain != nil && !s.o.MayRetain(n, len(e.Payload)) {
+		return "", errs.Errorf(op, errs.Quota, "there is no room for another retained message")
 	}
 	e.Received = s.o.Now().UTC().Truncate(time.Millisecond)
 	// A client that goes away does not take back what it published.

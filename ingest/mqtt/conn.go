@@ -543,7 +543,7 @@ func (c *client) leave(err error) {
 	c.end(f)
 	f = c.why.Load()
 	c.s.m.closed.WithLabelValues(f.word).Inc()
-	if f.code >= codeUnspecified {
+	if f.code >= codeUnspecified && f.code != codeShuttingDown { // which is told once, for all
 		c.s.noise.warn("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
 	} else {
 		c.s.logger.Debug("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
@@ -562,7 +562,9 @@ func (c *client) leave(err error) {
 	if tc, ok := c.conn.(*tls.Conn); ok {
 		tc.CloseWrite() // close_notify
 	}
-	if c.v5 && f.code >= codeUnspecified && f.code != codeKeepAlive {
+	// A client that has taken its leave closes the connection too: it must not
+	// find it gone while it still says so (TLS, WebSocket).
+	if f == errDisconnect || f == errWithWill || c.v5 && f.code >= codeUnspecified && f.code != codeKeepAlive {
 		c.out.finish(c.s.safety.CloseGrace)
 	}
 	c.out.CloseAfter(c.s.safety.CloseGrace)

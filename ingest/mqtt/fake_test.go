@@ -25,8 +25,8 @@ type fakeLog struct {
 	limit     int               // appends that may wait; 0: any
 	trimmed   uint64            // sequences up to it are gone, in partition 0
 	follows   int
-	lost      bool // the log has lost its end once
-	read      int  // events looked at by followers
+	read      int      // events looked at by followers
+	losses    []uint64 // ends that the log went back to
 }
 
 type appended struct {
@@ -120,11 +120,18 @@ func (l *fakeLog) commit(n int) {
 	}
 }
 
-// lose takes everything behind end out of partition 0.
+// lose forgets what lies behind end in every partition, as a log does that comes
+// back without its unsynced tail.
 func (l *fakeLog) lose(end uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.parts[0], l.committed[0], l.lost = l.parts[0][:end], end, true
+	l.losses = append(l.losses, end)
+	for p := range l.parts {
+		if l.committed[p] > end {
+			l.parts[p] = l.parts[p][:end]
+			l.committed[p] = end
+		}
+	}
 	l.wake()
 }
 
@@ -145,13 +152,14 @@ func (l *fakeLog) Follow(o eventlog.FollowOptions) (Follower, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.follows++
-	return &fakeFollower{l: l, o: o, at: o.After}, nil
+	return &fakeFollower{l: l, o: o, at: o.After, losses: len(l.losses)}, nil
 }
 
 type fakeFollower struct {
 	l      *fakeLog
 	o      eventlog.FollowOptions
 	at     uint64
+	losses int
 	closed bool
 }
 
@@ -167,10 +175,8 @@ func (f *fakeFollower) Next(ctx context.Context, max int) ([]*event.Event, uint6
 			f.l.mu.Unlock()
 			return nil, 0, gap
 		}
-		if end := f.l.committed[f.o.Partition]; f.at > end && f.l.lost { // the log has lost its end
-			f.at = end
-			f.l.mu.Unlock()
-			return nil, f.at, nil
+		for ; f.losses < len(f.l.losses); f.losses++ {
+			f.at = min(f.at, f.l.losses[f.losses])
 		}
 		var out []*event.Event
 		start := f.at

@@ -592,23 +592,3 @@ func TestWillsOfAKilledGateway(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
-
-// Where the log loses its end, what comes under the lost sequences is new to the
-// clients that are connected.
-func TestSessionsGoOnBehindALostEnd(t *testing.T) {
-	r := start(t, nil)
-	sub, pub := r.connect(4, "sub"), r.connect(4, "pub")
-	sub.subscribe("t")
-	for i := range 5 {
-		pub.publish("t", 1, uint16(i+1), fmt.Sprint(i))
-		pub.puback()
-		sub.ack(sub.delivery().pid)
-	}
-	r.log.lose(2)
-	eventually(t, "the router goes back", func() bool { return r.s.handed[0].Load() == 2 })
-	pub.publish("t", 1, 9, "again")
-	pub.puback()
-	if d := sub.delivery(); d.payload != "again" {
-		t.Error(d)
-	}
-}

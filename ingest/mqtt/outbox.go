@@ -157,6 +157,10 @@ func (o *outbox) finish(grace time.Duration) {
 	for o.Pending() > 0 && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond)
 	}
+	if w, ok := o.Conn.(interface{ finish(time.Time) }); ok {
+		w.finish(deadline)
+		return
+	}
 	if cw, ok := o.Conn.(interface{ CloseWrite() error }); ok && cw.CloseWrite() == nil {
 		o.Conn.SetReadDeadline(deadline)
 		io.CopyN(io.Discard, o.Conn, 1<<20)

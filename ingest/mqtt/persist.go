@@ -133,11 +133,11 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 			changes = append(changes, kv.Change{Key: e.Key, Any: true})
 			return nil
 		}
-		changed := r.clamp(s.log.Committed)
+		changed := r.clamp(s.endAtNew)
 		if r.left.IsZero() {
 			r.left, changed = now, true
 			for p := range r.dup {
-				r.dup[p] = s.log.Committed(p)
+				r.dup[p] = s.ends[p]
 			}
 		}
 		if changed {
@@ -189,6 +189,10 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 	}
 	return nil
 }
+
+// endAtNew returns where a partition ended when the server was made, or where it
+// ends now if that is before.
+func (s *Server) endAtNew(p int) uint64 { return min(s.ends[p], s.log.Committed(p)) }
 
 // keep writes records until ctx ends.
 func (s *Server) keep(ctx context.Context) {

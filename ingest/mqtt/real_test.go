@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/gorilla/websocket"
+	"github.com/coder/websocket"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/weir-iot/weir/ingest/auth"
@@ -133,12 +133,13 @@ func TestTLSAndWebSocket(t *testing.T) {
 	web := httptest.NewServer(r.s.WebSocket(func(*http.Request) *tls.ConnectionState { return nil }))
 	defer web.Close()
 	addr := "ws" + web.URL[len("http"):] + "/mqtt"
-	wc, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial(addr, nil)
+	wc, _, err := websocket.Dial(t.Context(), addr, &websocket.DialOptions{Subprotocols: []string{"mqtt"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer wc.Close()
-	ws := &peer{t: t, nc: &wsConn{Conn: wc}, v5: true}
+	defer wc.CloseNow()
+	wc.SetReadLimit(1 << 20)
+	ws := &peer{t: t, nc: websocket.NetConn(t.Context(), wc, websocket.MessageBinary), v5: true}
 	ws.r = bufio.NewReader(ws.nc)
 	connect := connectPacket(5, "ws", 2, 60, nil)
 	ws.send(connect[:5], connect[5:]) // frames are not packets
@@ -168,8 +169,26 @@ func TestTLSAndWebSocket(t *testing.T) {
 	ws.publish("b", 2, 1, "x")
 	ws.disconnected(codeQoSNone)
 
-	if _, _, err := (&websocket.Dialer{}).Dial(addr, nil); err == nil {
+	if _, _, err := websocket.Dial(t.Context(), addr, nil); err == nil {
 		t.Error("a WebSocket without the subprotocol")
+	}
+	foreign := &websocket.DialOptions{Subprotocols: []string{"mqtt"}, HTTPHeader: http.Header{"Origin": {"https://elsewhere.example"}}}
+	if _, _, err := websocket.Dial(t.Context(), addr, foreign); err == nil {
+		t.Error("a WebSocket of a page from elsewhere")
+	}
+	// A client that takes its leave is answered with a close frame, and may send
+	// its own.
+	wc, _, err = websocket.Dial(t.Context(), addr, &websocket.DialOptions{Subprotocols: []string{"mqtt"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaving := &peer{t: t, nc: websocket.NetConn(t.Context(), wc, websocket.MessageBinary), v5: true}
+	leaving.r = bufio.NewReader(leaving.nc)
+	leaving.send(connectPacket(5, "leaving", 2, 60, nil))
+	leaving.connack()
+	leaving.send([]byte{packets.Disconnect << 4, 0})
+	if _, _, err := wc.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+		t.Error("no close frame:", err)
 	}
 	for name, cfg := range map[string]*tls.Config{
 		"no name":        {InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}},

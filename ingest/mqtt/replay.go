@@ -48,6 +48,7 @@ type replay struct {
 
 	mu   sync.Mutex // guards what follows; comes after every session's
 	told []*rider
+	lost *uint64 // the log went back to here
 
 	// Of run alone.
 	groups   []*group
@@ -117,6 +118,16 @@ func (v *replay) tell(r *rider) {
 	}
 }
 
+// lose makes the replay forget what lies behind end, before the sessions are
+// told: the log has lost it.
+func (v *replay) lose(end uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lost == nil || *v.lost > end {
+		v.lost = &end
+	}
+}
+
 // run reads until ctx ends.
 func (v *replay) run(ctx context.Context) {
 	defer func() {
@@ -166,7 +177,16 @@ func (v *replay) hear() {
 	for _, r := range told {
 		r.told = false
 	}
+	lost := v.lost
+	v.lost = nil
 	v.mu.Unlock()
+	if lost != nil {
+		for _, g := range v.groups {
+			g.pos.Store(min(g.pos.Load(), *lost))
+			g.close()
+			g.forget()
+		}
+	}
 	for _, r := range told {
 		v.place(r)
 	}

@@ -73,7 +73,7 @@ func TestReachCoversWhatItIsMadeOf(t *testing.T) {
 // some stand together: each gets its own, in order and once, and the log is
 // read a few times, not once for each.
 func TestMassReturn(t *testing.T) {
-	const sessions, messages = 60, 150
+	const sessions, messages = 40, 60
 	for _, parts := range []int{1, 3} {
 		b := newFakeBucket()
 		r := start(t, persist(b, func(o *Options) { o.Log = newFakeLog(parts) }))

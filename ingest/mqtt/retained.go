@@ -42,6 +42,7 @@ const (
 type retained struct {
 	bucket   Bucket // nil: there are no retained messages
 	messages map[topic.Name]*event.Event
+	bytes    int                     // of all of them
 	changed  map[topic.Name]struct{} // not yet saved
 	handled  []uint64                // by partition: what has been projected
 	saved    []uint64                // by partition: what the bucket says
@@ -56,14 +57,23 @@ func (r *retained) take(e *event.Event) {
 		if r.messages[e.Topic] == nil {
 			return
 		}
+		r.bytes -= r.messages[e.Topic].Size()
 		delete(r.messages, e.Topic)
 	} else {
 		// A copy: the event shares its memory with others of its time.
 		m := *e
 		m.Payload = slices.Clone(e.Payload)
-		r.messages[e.Topic] = &m
+		r.put(&m)
 	}
 	r.changed[e.Topic] = struct{}{}
+}
+
+func (r *retained) put(m *event.Event) {
+	if old := r.messages[m.Topic]; old != nil {
+		r.bytes -= old.Size()
+	}
+	r.bytes += m.Size()
+	r.messages[m.Topic] = m
 }
 
 // restore reads the bucket, and from the log what was committed after the
@@ -84,7 +94,7 @@ func (s *Server) restore(ctx context.Context) error {
 				return fmt.Errorf("position %q: %w", p, err)
 			}
 			// After a lost tail sequences are used again.
-			r.handled[i] = min(pos, s.log.Committed(i))
+			r.handled[i] = min(pos, s.ends[i])
 			r.saved[i] = r.handled[i]
 			return nil
 		}
@@ -92,7 +102,7 @@ func (s *Server) restore(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%q: %w", e.Key, err)
 		}
-		r.messages[m.Topic] = m
+		r.put(m)
 		return nil
 	})
 	if err != nil {
@@ -247,6 +257,24 @@ func (s *Server) mayRetain(n topic.Name) bool {
 	return len(r.messages) < s.safety.Retained || r.messages[n] != nil
 }
 
+// retainedRoom reports whether a retained message of size bytes may replace what
+// its topic has.
+func (s *Server) retainedRoom(n topic.Name, size int) bool {
+	s.routes.mu.RLock()
+	defer s.routes.mu.RUnlock()
+	r := &s.routes.retained
+	if old := r.messages[n]; old != nil {
+		size -= old.Size()
+	}
+	return size <= 0 || r.bytes+size <= s.safety.RetainedBytes
+}
+
+// MayRetain reports whether there is room for a retained message of so many
+// bytes on a topic; without any it clears what is there.
+func (s *Server) MayRetain(n topic.Name, size int) bool {
+	return size == 0 || s.mayRetain(n) && s.retainedRoom(n, size)
+}
+
 // Retained returns the retained message of a topic, nil where there is none.
 func (s *Server) Retained(n topic.Name) *event.Event {
 	s.routes.mu.RLock()
@@ -261,25 +289,42 @@ func (s *Server) Retained(n topic.Name) *event.Event {
 // RetainedAfter returns up to max retained messages of the topics behind after,
 // sorted by topic.
 func (s *Server) RetainedAfter(after topic.Name, max int) []*event.Event {
-	s.routes.mu.RLock()
-	var names []topic.Name
-	for n := range s.routes.retained.messages {
-		if n > after {
-			names = append(names, n)
-		}
-	}
-	s.routes.mu.RUnlock()
-	slices.Sort(names)
 	var out []*event.Event
-	for _, n := range names {
-		if len(out) == max {
-			break
+	for len(out) < max {
+		// The first of them, and as many more as may have expired since.
+		page := s.retainedPage(after, max-len(out)+16)
+		for _, m := range page {
+			if after = m.Topic; !m.Expired(s.now()) && len(out) < max {
+				out = append(out, m)
+			}
 		}
-		if m := s.Retained(n); m != nil {
-			out = append(out, m)
+		if len(page) == 0 {
+			break
 		}
 	}
 	return out
+}
+
+// retainedPage returns the first n retained messages behind after, sorted by
+// topic, looking at each message there is once.
+func (s *Server) retainedPage(after topic.Name, n int) []*event.Event {
+	byTopic := func(a, b *event.Event) int { return strings.Compare(string(a.Topic), string(b.Topic)) }
+	var page []*event.Event
+	var last topic.Name // nothing from here on is of the page; "": not known
+	s.routes.mu.RLock()
+	defer s.routes.mu.RUnlock()
+	for name, m := range s.routes.retained.messages {
+		if name <= after || last != "" && name >= last {
+			continue
+		}
+		if page = append(page, m); len(page) >= 2*n {
+			slices.SortFunc(page, byTopic)
+			page = page[:n]
+			last = page[n-1].Topic
+		}
+	}
+	slices.SortFunc(page, byTopic)
+	return page[:min(n, len(page))]
 }
 
 // retainedHead is what the bucket keeps of a message besides its payload.

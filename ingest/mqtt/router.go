@@ -47,8 +47,11 @@ func (s *Server) route(ctx context.Context, p int, f Follower) {
 		if len(batch) > 0 {
 			upto = max(upto, batch[len(batch)-1].Seq)
 		}
-		if upto < s.routed[p].Load() {
-			s.lostEnd(p, upto)
+		prev := s.routed[p].Load()
+		if len(batch) > 0 && batch[0].Seq <= prev {
+			s.clampSessions(p, batch[0].Seq-1)
+		} else if upto < prev {
+			s.clampSessions(p, upto)
 		}
 		// Before anything is handed out: a session that compares its own
 		// position with this one misses nothing of the batch.

@@ -84,7 +84,10 @@ type Server struct {
 	routed []atomic.Uint64
 	// handed holds the last sequence the router has handed out in full.
 	handed []atomic.Uint64
-	moved  signal // handed has moved
+	// ends holds where each partition ended at New. What was stored of an earlier
+	// process is held against it: other rooms may append before Run.
+	ends  []uint64
+	moved signal // handed has moved
 	// replays read each partition for the sessions that are late.
 	replays []*replay
 
@@ -168,6 +171,7 @@ func New(o Options) (_ *Server, err error) {
 		handled: make([]uint64, len(s.routed)), saved: make([]uint64, len(s.routed)),
 	}
 	for p := range s.routed {
+		s.ends = append(s.ends, o.Log.Committed(p))
 		s.replays = append(s.replays, newReplay(s, p))
 	}
 	s.guard = ingest.NewGuard(&s.safety, o.Now)
@@ -302,6 +306,9 @@ func (s *Server) Run(ctx context.Context) error {
 	deadline := time.Now().Add(s.safety.ShutdownDrainTime)
 	for _, c := range clients {
 		c.sess.stopReading()
+	}
+	if len(clients) > 0 {
+		s.logger.Info("the server is shutting down; connections end", "connections", len(clients))
 	}
 	for _, c := range clients {
 		c.sess.awaitAcks(deadline)

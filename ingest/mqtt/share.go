@@ -652,7 +652,7 @@ func (s *Server) restoreShare(key, inner topic.Filter, r *shareRecord) *share {
 	g := newShare(s, key, inner)
 	g.stored = true
 	for p := range g.places {
-		end := s.log.Committed(p)
+		end := s.endAtNew(p)
 		pl := &g.places[p]
 		pl.upto = min(r.upto[p], end)
 		pl.after, pl.dup = pl.upto, end

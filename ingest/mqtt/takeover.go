@@ -213,26 +213,3 @@ func (s *Server) here(id string) bool {
 	defer s.mu.Unlock()
 	return s.clients[id] != nil
 }
-
-// lostEnd brings sessions back to where the log of a partition ends now: what
-// comes behind it has the sequences of what was lost.
-func (s *Server) lostEnd(p int, end uint64) {
-	s.mu.Lock()
-	clients := make([]*client, 0, len(s.clients))
-	for _, c := range s.clients {
-		clients = append(clients, c)
-	}
-	s.mu.Unlock()
-	s.logger.Error("the log has lost its end; sessions go on from what is left", "partition", p, "end", end)
-	for _, c := range clients {
-		c.sess.mu.Lock()
-		pl := &c.sess.places[p]
-		pl.after, pl.seen, pl.dup = min(pl.after, end), min(pl.seen, end), min(pl.dup, end)
-		for _, sub := range c.sess.subs {
-			if p < len(sub.start) {
-				sub.start[p] = min(sub.start[p], end)
-			}
-		}
-		c.sess.mu.Unlock()
-	}
-}

@@ -1,15 +1,18 @@
 package mqtt
 
 import (
+	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"sync"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/gorilla/websocket"
+	"github.com/coder/websocket"
 
 	"github.com/weir-iot/weir/ingest/auth"
 )
@@ -18,20 +21,8 @@ import (
 // "mqtt". tlsState gives the TLS state of a request's connection; a WebSocket
 // without TLS counts as the plain listener.
 func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) http.Handler {
-	up := websocket.Upgrader{
-		ReadBufferSize: 1 << 10, WriteBufferPool: &writeBuffers, WriteBufferSize: 4 << 10,
-		Subprotocols: []string{"mqtt"}, HandshakeTimeout: s.safety.ConnectTimeout,
-		// Devices send no Origin. A browser does, and brings no credentials of
-		// its own accord: what authenticates is in the request or in CONNECT. A
-		// client certificate would be brought, so its origin must be this host.
-		CheckOrigin: nil,
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		offered := false
-		for _, p := range websocket.Subprotocols(r) {
-			offered = offered || p == "mqtt"
-		}
-		if !offered {
+		if !offers(r.Header, "mqtt") {
 			http.Error(w, "the WebSocket subprotocol must be mqtt", http.StatusBadRequest)
 			return
 		}
@@ -46,34 +37,51 @@ func (s *Server) WebSocket(tlsState func(*http.Request) *tls.ConnectionState) ht
 		s.mu.Unlock()
 		defer s.wg.Done()
 		state := tlsState(r)
-		wc, err := up.Upgrade(w, r, nil)
+		// Devices send no Origin. A browser does, and brings no credentials of its
+		// own accord: what authenticates is in the request or in CONNECT. A client
+		// certificate would be brought, so its origin must be this host, as it must
+		// by default.
+		taken := &taker{ResponseWriter: w}
+		wc, err := websocket.Accept(taken, r, &websocket.AcceptOptions{Subprotocols: []string{"mqtt"}})
 		if err != nil {
-			return // answered by the upgrader
+			return // answered by Accept
 		}
 		wc.SetReadLimit(int64(s.limits.PacketBytes) + 16)
 		kind := auth.WebSocket
 		if state == nil {
 			kind = auth.Plain
 		}
-		s.serve(&wsConn{Conn: wc}, kind, state)
+		s.serve(&wsConn{Conn: taken.conn, ws: wc}, kind, state)
 	})
 }
 
-var writeBuffers pool
+// offers reports whether a request offers a subprotocol.
+func offers(h http.Header, name string) bool {
+	return slices.ContainsFunc(h.Values("Sec-WebSocket-Protocol"), func(line string) bool {
+		return slices.ContainsFunc(strings.Split(line, ","), func(p string) bool { return strings.TrimSpace(p) == name })
+	})
+}
 
-// pool is a websocket.BufferPool: an idle connection holds no write buffer.
-type pool struct{ p sync.Pool }
+// taker remembers the connection that the upgrade takes from the HTTP server:
+// its deadlines are set there.
+type taker struct {
+	http.ResponseWriter
+	conn net.Conn
+}
 
-func (p *pool) Get() any  { return p.p.Get() }
-func (p *pool) Put(v any) { p.p.Put(v) }
+// Hijack implements http.Hijacker.
+func (t *taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	t.conn = conn
+	return conn, rw, err
+}
 
-// wsConn makes a stream of binary frames.
+// wsConn makes a stream of binary frames. Deadlines and addresses are those of
+// the connection below; reading and writing never set any themselves.
 type wsConn struct {
-	*websocket.Conn
-	r io.Reader
-
-	mu  sync.Mutex // guards cut
-	cut *time.Timer
+	net.Conn
+	ws *websocket.Conn
+	r  io.Reader
 }
 
 var errNotBinary = errors.New("a WebSocket message that is not binary")
@@ -81,11 +89,11 @@ var errNotBinary = errors.New("a WebSocket message that is not binary")
 func (w *wsConn) Read(p []byte) (int, error) {
 	for {
 		if w.r == nil {
-			kind, r, err := w.NextReader()
+			kind, r, err := w.ws.Reader(context.Background())
 			if err != nil {
 				return 0, err
 			}
-			if kind != websocket.BinaryMessage {
+			if kind != websocket.MessageBinary {
 				return 0, errNotBinary
 			}
 			w.r = r
@@ -103,39 +111,22 @@ func (w *wsConn) Read(p []byte) (int, error) {
 
 // Write sends p as one message. It is called by one goroutine at a time.
 func (w *wsConn) Write(p []byte) (int, error) {
-	if err := w.WriteMessage(websocket.BinaryMessage, p); err != nil {
+	if err := w.ws.Write(context.Background(), websocket.MessageBinary, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// CloseWrite says that nothing follows.
-func (w *wsConn) CloseWrite() error {
-	return w.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
-}
+// Close closes the connection without a word.
+func (w *wsConn) Close() error { return w.ws.CloseNow() }
 
-// SetWriteDeadline closes the connection at t, unless it is set again before.
-// That of websocket.Conn may not be called while another goroutine writes.
-func (w *wsConn) SetWriteDeadline(t time.Time) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.cut != nil {
-		w.cut.Stop()
-		w.cut = nil
-	}
-	if !t.IsZero() {
-		w.cut = time.AfterFunc(time.Until(t), func() { w.UnderlyingConn().Close() })
-	}
-	return nil
-}
-
-// Close closes the connection.
-func (w *wsConn) Close() error {
-	return errors.Join(w.SetWriteDeadline(time.Time{}), w.Conn.Close())
-}
-
-func (w *wsConn) SetDeadline(t time.Time) error {
-	return errors.Join(w.SetReadDeadline(t), w.SetWriteDeadline(t))
+// finish says that nothing follows, waits until the client has said so too, and
+// closes the connection, at the latest at the deadline.
+func (w *wsConn) finish(deadline time.Time) {
+	w.Conn.SetReadDeadline(time.Time{})
+	cut := time.AfterFunc(time.Until(deadline), func() { w.Conn.Close() })
+	defer cut.Stop()
+	w.ws.Close(websocket.StatusNormalClosure, "")
 }
 
 var _ net.Conn = (*wsConn)(nil)

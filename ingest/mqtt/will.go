@@ -184,6 +184,12 @@ func (c *client) publishWill(f *fault) {
 		c.dropWill()
 		return
 	}
+	if w.Retain && len(w.Payload) > 0 && !c.s.retainedRoom(w.Topic, w.Size()) {
+		c.violation("retained_bytes", codeQuota, "")
+		c.s.noise.warn("will not published", "reason", "the retained messages take too much memory", "clientId", c.id)
+		c.dropWill()
+		return
+	}
 	now := c.s.now()
 	if delay := min(c.willDelay, c.expiry); delay > 0 && c.kept != nil {
 		r := c.kept.willRecord

@@ -155,7 +155,7 @@ func packet(h byte, body []byte) []byte {
 
 func (p *peer) send(b ...[]byte) {
 	p.t.Helper()
-	p.nc.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	p.nc.SetWriteDeadline(time.Now().Add(60 * time.Second))
 	for _, x := range b {
 		if _, err := p.nc.Write(x); err != nil {
 			p.t.Fatal(err)
@@ -164,7 +164,7 @@ func (p *peer) send(b ...[]byte) {
 }
 
 func (p *peer) read() (h byte, body []byte, err error) {
-	p.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	p.nc.SetReadDeadline(time.Now().Add(60 * time.Second))
 	if h, err = p.r.ReadByte(); err != nil {
 		return 0, nil, err
 	}

@@ -112,6 +112,7 @@ type Safety struct {
 	Unauthenticated int // connections an address
 	FailedLogins    int // a second and address
 	Connections     int // in all
+	RetainedBytes   int64
 }
 
 // API is about the control API.

@@ -143,6 +143,9 @@ var Keys = []Key{
 	count("safety.connections", "100000", 1, 1<<24, func(c *Config) *int { return &c.Safety.Connections },
 		"Device connections in all."),
 
+	size("safety.retained_bytes", "256MiB", 1<<20, 1<<40, func(c *Config) *int64 { return &c.Safety.RetainedBytes },
+		"Memory for retained messages. Past it a larger or a new one is refused with quota exceeded."),
+
 	list("api.hosts", "", func(c *Config) *[]string { return &c.API.Hosts },
 		"Host names the control API may be reached by beside loopback ones. Requests with another Host header are refused, so that no web page can reach it through DNS."),
 

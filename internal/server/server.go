@@ -343,6 +343,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	safety.Unauthenticated = s.cfg.Safety.Unauthenticated
 	safety.FailedLogins = s.cfg.Safety.FailedLogins
 	safety.MaxConnections = s.cfg.Safety.Connections
+	safety.RetainedBytes = int(s.cfg.Safety.RetainedBytes)
 	authenticator := &auth.Own{CA: s.ca}
 	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
 	if err != nil {
@@ -378,7 +379,8 @@ func (s *Server) openGateway(ctx context.Context) error {
 		return nil
 	}
 	s.https, err = https.New(https.Options{
-		Log: s.log, Authenticator: authenticator, Authorizer: auth.AllowAll{}, Limits: limits, Addr: s.cfg.Listen.HTTPS,
+		MayRetain: gw.MayRetain,
+		Log:       s.log, Authenticator: authenticator, Authorizer: auth.AllowAll{}, Limits: limits, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.ca.TLSConfig(auth.TLSOptions{Protocols: https.Protocols, SNIOptional: limits.SNIOptional}),
 		MQTT:      gw.WebSocket(https.TLSState),
 		Logger:    s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
