@@ -112,7 +112,7 @@ func operations() []operation {
 	var all []operation
 	for _, part := range [][]operation{
 		thingOperations(), groupOperations(), certificateOperations(), policyOperations(), principalOperations(), decisionOperations(),
-		tagOperations(), authorizerOperations(), templateOperations(),
+		tagOperations(), authorizerOperations(), domainOperations(), templateOperations(),
 		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(), shadowOperations(), connectionOperations(), searchOperations(),
 	} {
 		all = append(all, part...)
