@@ -152,6 +152,10 @@ func TestAWSSDKGo(t *testing.T) {
 		rule.Rule.ErrorAction == nil || rule.Rule.CreatedAt == nil || time.Since(*rule.Rule.CreatedAt) > time.Hour {
 		t.Errorf("%+v %v", rule, err)
 	}
+	tags, err := c.ListTagsForResource(ctx, &iot.ListTagsForResourceInput{ResourceArn: rule.RuleArn})
+	if err != nil || len(tags.Tags) != 0 {
+		t.Errorf("%+v %v", tags, err)
+	}
 	sub := w.Subscribe("out/#")
 	w.MustPublish("in/7", `{"a": 1}`)
 	if m := sub.Next(); m.Topic != "out/7" {
