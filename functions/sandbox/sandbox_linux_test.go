@@ -98,8 +98,10 @@ func TestCheckFindsTheWalls(t *testing.T) {
 	b, _ := json.MarshalIndent(r, "", " ")
 	t.Logf("%s", b)
 	isolated(t, h)
-	if !r.Isolated() {
-		t.Errorf("a wall did not stand: %v", r.Missing())
+	for _, f := range r.Findings {
+		if f.Must && !f.OK && (f.Wall != "memory" || h.groups.canMemory()) {
+			t.Errorf("a wall did not stand: %+v", f)
+		}
 	}
 }
 
@@ -233,6 +235,9 @@ func TestBounds(t *testing.T) {
 		if python == "" {
 			t.Skip("python3 is not installed")
 		}
+		if !h.groups.canMemory() {
+			t.Skip("without a control group memory is not bounded, and Check says so")
+		}
 		// Safe on a host whose limits fail: no more than 512 MiB are touched.
 		s := spec(t, "")
 		s.Memory = 64 << 20
@@ -241,7 +246,7 @@ func TestBounds(t *testing.T) {
 		if !strings.Contains(out, "start") || strings.Contains(out, "had it all") {
 			t.Errorf("%q", out)
 		}
-		if h.groups.canMemory() && !p.OutOfMemory() {
+		if !p.OutOfMemory() {
 			t.Error("the end is not known as want of memory")
 		}
 		s.Command[2] = "import mmap\nmmap.mmap(-1, 10 << 30)[::4096]\nprint('had it all')"
