@@ -494,4 +494,3 @@ func BenchmarkStart(b *testing.B) {
 		p.Output.Close()
 	}
 }
-
