@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,16 +42,7 @@ const (
 
 // Dead is the stream DEAD. Its methods may be called concurrently.
 type Dead struct {
-	store    *jet.Store
-	log      *slog.Logger
-	max      int64
-	appender *jet.Appender[*burial]
-
-	full    chan struct{} // capacity 1: look whether the limit is passed
-	bytes   atomic.Int64  // of the stream, an estimate from above
-	letters atomic.Int64
-	dropped atomic.Uint64
-	count   sync.Mutex // while the oldest go: letters and dropped belong together
+	*journal
 	redrive sync.Mutex // one at a time: a letter is not delivered twice side by side
 }
 
@@ -71,44 +61,12 @@ func OpenDead(log *eventlog.Log, maxBytes int64, logger *slog.Logger) (*Dead, er
 	if maxBytes <= 0 {
 		maxBytes = 1 << 30
 	}
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
-	}
-	s := log.Store()
-	_, st, err := s.Ensure(jet.StreamConfig{Name: deadStream, Subjects: []string{deadRoot + ">"}, Description: "Weir's dead letters"})
+	j, err := openJournal(log, journalOptions{Stream: deadStream, Root: deadRoot, Description: "Weir's dead letters", What: "dead letters", MaxBytes: maxBytes, Logger: logger})
 	if err != nil {
 		return nil, errs.E(op, errs.KindOf(err), err)
 	}
-	d := &Dead{store: s, log: logger, max: maxBytes, full: make(chan struct{}, 1)}
-	d.bytes.Store(int64(st.Bytes))
-	d.letters.Store(int64(st.Messages))
-	d.appender = jet.NewAppender(s, jet.AppenderConfig[*burial]{
-		Stream: deadStream, MaxUnits: 1024, MaxQueue: 16 << 20,
-		Opened: func(jet.StreamState) {},
-		Committed: func(units []*burial, res []jet.Result) {
-			for i, u := range units {
-				u.done <- res[i].Err
-			}
-		},
-	})
-	log.Serve(d.appender.Run)
-	log.Serve(d.trim)
-	return d, nil
+	return &Dead{journal: j}, nil
 }
-
-// burial is one letter in the appender's queue.
-type burial struct {
-	subject string
-	body    []byte
-	done    chan error // one buffered
-}
-
-func (u *burial) Len() int                             { return 1 }
-func (u *burial) Size() int                            { return len(u.subject) + len(u.body) + 64 }
-func (u *burial) AppendSubject(b []byte, _ int) []byte { return append(b, u.subject...) }
-func (u *burial) AppendHeader(b []byte, _ int) []byte  { return b }
-func (u *burial) Payload(int) []byte                   { return u.body }
-func (u *burial) Owner() any                           { return nil }
 
 // storedLetter is a letter on the stream.
 type storedLetter struct {
@@ -193,83 +151,9 @@ func (d *Dead) Put(ctx context.Context, l *Letter) error {
 	if err != nil {
 		return errs.E(op, errs.Internal, err)
 	}
-	u := &burial{subject: fmt.Sprintf("%s%s.%d-%s", deadRoot, l.Rule, l.Index, l.Kind), body: b, done: make(chan error, 1)}
-	if err := d.appender.Append(ctx, u); err != nil {
-		return errs.E(op, errs.Unavailable, err)
-	}
-	select {
-	case err = <-u.done:
-	case <-ctx.Done():
-		return errs.E(op, errs.Timeout, ctx.Err())
-	}
-	if err != nil {
+	if err := d.put(ctx, fmt.Sprintf("%s%s.%d-%s", deadRoot, l.Rule, l.Index, l.Kind), b); err != nil {
 		return errs.E(op, errs.KindOf(err), err)
 	}
-	d.letters.Add(1)
-	if d.bytes.Add(int64(len(b)+len(u.subject)+64)) > d.max {
-		select {
-		case d.full <- struct{}{}:
-		default:
-		}
-	}
-	return nil
-}
-
-// trim lets the oldest letters go whenever the limit is passed.
-func (d *Dead) trim(ctx context.Context) error {
-	for {
-		select {
-		case <-d.full:
-		case <-ctx.Done():
-			return nil
-		}
-		if err := d.trimOnce(); err != nil && ctx.Err() == nil {
-			d.log.Error("old dead letters could not be trimmed", "error", err)
-		}
-	}
-}
-
-func (d *Dead) trimOnce() error {
-	d.count.Lock()
-	defer d.count.Unlock()
-	st, err := d.store.State(deadStream)
-	if err != nil {
-		return err
-	}
-	if over := int64(st.Bytes) - d.max; over > 0 {
-		over += d.max / 20
-		keep, from := st.FirstSeq, st.FirstSeq
-		for over > 0 && from <= st.LastSeq {
-			end, err := d.store.Fetch(jet.Query{Stream: deadStream, From: from, Max: 500, MaxBytes: 4 << 20}, func(m *jet.Message) error {
-				from = m.Seq + 1
-				if over > 0 {
-					over -= int64(len(m.Payload) + len(m.Subject) + 30)
-					keep = m.Seq + 1
-				}
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			if end {
-				break
-			}
-		}
-		if err := d.store.Purge(deadStream, keep); err != nil {
-			return err
-		}
-		after, err := d.store.State(deadStream)
-		if err != nil {
-			return err
-		}
-		// Letters that came meanwhile have sequences behind st.LastSeq.
-		gone := st.Messages + (after.LastSeq - st.LastSeq) - min(after.Messages, st.Messages+(after.LastSeq-st.LastSeq))
-		d.dropped.Add(gone)
-		d.log.Warn("DEAD has reached its limit: the oldest dead letters are gone", "letters", gone, "limit", d.max)
-		st = after
-	}
-	d.bytes.Store(int64(st.Bytes))
-	d.letters.Store(int64(st.Messages))
 	return nil
 }
 
@@ -286,7 +170,7 @@ func (d *Dead) Stats() (DeadStats, error) {
 
 // Count returns the number of letters without asking the store; it may be a
 // little out of date.
-func (d *Dead) Count() uint64 { return uint64(max(0, d.letters.Load())) }
+func (d *Dead) Count() uint64 { return uint64(max(0, d.messages.Load())) }
 
 var (
 	descLetters = prometheus.NewDesc("weir_dead_letters", "Letters in the stream DEAD.", nil, nil)
@@ -390,7 +274,7 @@ func (d *Dead) Redrive(ctx context.Context, seqs []uint64, deliver func(context.
 			failed[seq] = err
 			continue
 		}
-		d.letters.Add(-1)
+		d.messages.Add(-1)
 		delivered++
 	}
 	return delivered, failed

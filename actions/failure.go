@@ -82,6 +82,13 @@ func (l *Lane) fail(list []failure) {
 	}
 	asked := l.o.ErrorAction != nil && !now.Before(l.errDown)
 	l.mu.Unlock()
+	for _, f := range list {
+		if f.it.fail != nil {
+			l.attempt(f.it, fmt.Errorf("evaluating the statement failed: %w", f.err))
+		} else if f.late {
+			l.attempt(f.it, f.err)
+		}
+	}
 	why := map[*item]error{}
 	left := list
 	if asked {
@@ -167,7 +174,9 @@ func (l *Lane) errorBatch(group []failure, batch []*item, why map[*item]error) (
 				l.settle(group[i].it, errorDelivered)
 				continue
 			}
-			l.note(fmt.Errorf("error action: %w", err))
+			told := fmt.Errorf("error action: %w", err)
+			l.note(told)
+			l.attempt(group[i].it, told)
 			why[group[i].it] = err
 			silent = silent && classOf(err) == unreachable
 			if classOf(err) == permanent || tries >= l.o.ErrorSpec.MaxTries {

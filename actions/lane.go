@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type LaneOptions struct {
 	ErrorSpec   Spec
 
 	Dead  DeadLetters // required
+
+	Outcomes Recorder // nil: what was not simply delivered is in the counters only
 	State lane.State  // where the lane left off
 
 	Window      int           // results taken and not settled in order; default 1,024
@@ -90,6 +93,7 @@ type place struct {
 	seq      uint64
 	received int64 // ms
 	outcome  outcome
+	it       *item // nil once it is settled
 }
 
 type outcome uint8
@@ -110,6 +114,13 @@ type item struct {
 	tries int       // answered failures
 	down  time.Time // since when this result alone cannot be delivered for want of an answer
 	waits int       // failures without an answer
+
+	attempts []lane.Attempt // that failed; see maxAttempts. Guarded by the lane's lock
+	failed   uint64         // how many there were
+}
+
+func (o outcome) String() string {
+	return [...]string{lane.Pending, lane.Delivered, lane.ErrorDelivered, lane.DeadLetter}[o]
 }
 
 type slot struct {
@@ -199,7 +210,7 @@ func (l *Lane) put(it *item) bool {
 	}
 	it.no = l.tail
 	l.tail++
-	*l.place(it.no) = place{seq: e.Seq, received: e.Received.UnixMilli()}
+	*l.place(it.no) = place{seq: e.Seq, received: e.Received.UnixMilli(), it: it}
 	l.pending++
 	l.bytes += it.size
 	s := &l.slots[k]
@@ -260,11 +271,60 @@ func (l *Lane) Status() lane.Status {
 	return st
 }
 
-// settle says what became of a result.
-func (l *Lane) settle(it *item, o outcome) {
+// maxAttempts is how many failed tries of a result are kept: the first half and
+// the last.
+const maxAttempts = 8
+
+// attempt notes a try of it that failed.
+func (l *Lane) attempt(it *item, err error) {
+	a := lane.Attempt{Time: l.o.Now().UTC(), Error: errorText(err)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.place(it.no).outcome = o
+	it.failed++
+	if len(it.attempts) == maxAttempts {
+		it.attempts = append(it.attempts[:maxAttempts/2], it.attempts[maxAttempts/2+1:]...)
+	}
+	it.attempts = append(it.attempts, a)
+}
+
+// Trace implements lane.Lane.
+func (l *Lane) Trace(seq uint64) lane.Trace {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := sort.Search(int(l.tail-l.head), func(i int) bool { return l.place(l.head+uint64(i)).seq >= seq })
+	if n == int(l.tail-l.head) || l.place(l.head+uint64(n)).seq != seq {
+		return lane.Trace{}
+	}
+	p := l.place(l.head + uint64(n))
+	t := lane.Trace{State: p.outcome.String()}
+	if p.it != nil {
+		t.Attempts, t.Failed = slices.Clone(p.it.attempts), p.it.failed
+	}
+	return t
+}
+
+// record keeps what was not simply delivered.
+func (l *Lane) record(it *item, o outcome) {
+	l.mu.Lock()
+	attempts, failed := it.attempts, it.failed
+	l.mu.Unlock()
+	if l.o.Outcomes == nil || o == delivered && failed == 0 {
+		return
+	}
+	e := it.res.Event
+	l.o.Outcomes.Record(l.hard, &Outcome{
+		ID: it.res.ID, Partition: e.Partition, Seq: e.Seq, Rule: l.o.Rule, Index: l.o.Index, Kind: l.o.Kind,
+		State: o.String(), Attempts: attempts, Failed: failed, Time: l.o.Now().UTC(),
+	})
+}
+
+// settle says what became of a result.
+func (l *Lane) settle(it *item, o outcome) {
+	l.record(it, o)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.place(it.no)
+	p.outcome, p.it = o, nil
 	count(&l.total, o)
 	l.pending--
 	l.bytes -= it.size
@@ -399,14 +459,15 @@ func (l *Lane) cut(s *slot) (batch []*item, full bool) {
 
 // failure is a result that was given up, and why.
 type failure struct {
-	it  *item
-	err error
+	it   *item
+	err  error
+	late bool // err is that its time has run out, not that of a try
 }
 
 // deliver settles batch, or returns early because the lane has ended.
 func (l *Lane) deliver(batch []*item) {
 	if batch[0].fail != nil {
-		l.fail([]failure{{batch[0], batch[0].fail}})
+		l.fail([]failure{{it: batch[0], err: batch[0].fail}})
 		return
 	}
 	for len(batch) > 0 {
@@ -442,6 +503,7 @@ func (l *Lane) deliver(batch []*item) {
 				continue
 			}
 			l.note(err)
+			l.attempt(it, err)
 			c := classOf(err)
 			if c == unreachable && l.o.AWSRetries {
 				c = answered
@@ -449,7 +511,7 @@ func (l *Lane) deliver(batch []*item) {
 			switch c {
 			case permanent:
 				answers++
-				lost = append(lost, failure{it, err})
+				lost = append(lost, failure{it: it, err: err})
 				continue
 			case unreachable:
 				if it.down.IsZero() {
@@ -461,7 +523,7 @@ func (l *Lane) deliver(batch []*item) {
 				answers++
 				it.down, it.waits = time.Time{}, 0
 				if it.tries++; it.tries >= l.o.Spec.MaxTries {
-					lost = append(lost, failure{it, err})
+					lost = append(lost, failure{it: it, err: err})
 					continue
 				}
 				wait = max(wait, l.backoff(it.tries-1), min(retryAfter(err), l.o.RetryFor))
@@ -503,7 +565,7 @@ func (l *Lane) gate(batch *[]*item) (expired []failure, granted bool) {
 			}
 			left := l.o.RetryFor - now.Sub(from)
 			if left <= 0 {
-				expired = append(expired, failure{it, fmt.Errorf("no answer for %s; the last error: %s", l.o.RetryFor, l.lastErr)})
+				expired = append(expired, failure{it, fmt.Errorf("no answer for %s; the last error: %s", l.o.RetryFor, l.lastErr), true})
 				continue
 			}
 			next = min(next, left)

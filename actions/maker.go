@@ -21,6 +21,8 @@ type Maker struct {
 	Kinds []Kind
 	Env   Env // what is the same for every rule; Rule and Template are filled in
 	Dead  DeadLetters
+
+	Outcomes Recorder // nil: none are kept
 	// Lane holds the options that are the same for every lane: window, retry and
 	// back-off, Logger, Now.
 	Lane LaneOptions
@@ -41,7 +43,7 @@ type Plan struct {
 // NewLane makes the lane of a plan; nothing of it runs.
 func (m *Maker) NewLane(ctx context.Context, p Plan) (*Lane, error) {
 	o := m.Lane
-	o.Rule, o.Index, o.Kind, o.State, o.Dead = p.Rule, p.Index, p.Kind, p.State, m.Dead
+	o.Rule, o.Index, o.Kind, o.State, o.Dead, o.Outcomes = p.Rule, p.Index, p.Kind, p.State, m.Dead, m.Outcomes
 	var err error
 	if o.Action, o.Spec, err = m.open(ctx, p.Rule, p.Program, p.Kind, p.Params); err != nil {
 		return nil, err

@@ -173,7 +173,7 @@ type DeadLetters interface {
 	Get(ctx context.Context, seq uint64) (*DeadLetter, error)
 	// Redrive hands the letters to their actions again. What is delivered leaves
 	// DEAD; the count is that.
-	Redrive(ctx context.Context, rule string, seqs []uint64) (*Redriven, error)
+	Redrive(ctx context.Context, q RedriveRequest) (*Redriven, error)
 }
 
 // DeadLetter is a result that was given up.

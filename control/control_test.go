@@ -24,7 +24,7 @@ import (
 type fake struct {
 	apply   func(file string, content []byte, dry bool) ([]Applied, error)
 	tail    func(ctx context.Context, o TailOptions, fn func(*event.Event) error, gap func(int, uint64, uint64) error) error
-	redrive func(rule string, seqs []uint64) (*Redriven, error)
+	redrive func(q RedriveRequest) (*Redriven, error)
 	fail    error
 }
 
@@ -50,8 +50,8 @@ func (f fakeDead) List(_ context.Context, rule string, after uint64, max int) ([
 func (f fakeDead) Get(_ context.Context, seq uint64) (*DeadLetter, error) {
 	return &DeadLetter{Seq: seq, Payload: []byte("text"), Original: []byte{0xff, 0}}, f.fail
 }
-func (f fakeDead) Redrive(_ context.Context, rule string, seqs []uint64) (*Redriven, error) {
-	return f.redrive(rule, seqs)
+func (f fakeDead) Redrive(_ context.Context, q RedriveRequest) (*Redriven, error) {
+	return f.redrive(q)
 }
 
 const token = "0123456789abcdef-token"
@@ -282,8 +282,8 @@ func TestTailAnswersAtOnce(t *testing.T) {
 func TestRedrive(t *testing.T) {
 	f := &fake{}
 	c := serve(t, f)
-	f.redrive = func(rule string, seqs []uint64) (*Redriven, error) {
-		return &Redriven{Delivered: len(seqs), Failed: len(rule)}, nil
+	f.redrive = func(q RedriveRequest) (*Redriven, error) {
+		return &Redriven{Delivered: len(q.Seqs), Failed: len(q.Rule)}, nil
 	}
 	for _, bad := range []RedriveRequest{{}, {Rule: "r", All: true}, {Rule: "r", Seqs: []uint64{1}}} {
 		if _, err := c.Redrive(t.Context(), bad); err == nil {

@@ -45,7 +45,7 @@ func newLines(w http.ResponseWriter, cancel context.CancelFunc) *lines {
 	return l
 }
 
-func (l *lines) write(v *TailLine) error {
+func (l *lines) write(v any) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {

@@ -42,6 +42,8 @@ type Options struct {
 	Dead   DeadLetters
 
 	Destinations Destinations
+	Trials       Trials
+	Explainer    Explainer
 
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
@@ -122,6 +124,20 @@ var routes = []route{
 	{"GET /weir/v1/dead", false, (*Server).listDead},
 	{"GET /weir/v1/dead/{seq}", false, (*Server).getDead},
 	{"POST /weir/v1/dead/redrive", false, (*Server).redrive},
+	{"POST /weir/v1/backtest", false, (*Server).backtest},
+	{"GET /weir/v1/canaries", false, (*Server).listCanaries},
+	{"POST /weir/v1/canaries", false, (*Server).startCanary},
+	{"GET /weir/v1/canaries/{rule}", false, (*Server).getCanary},
+	{"POST /weir/v1/canaries/{rule}/promote", false, (*Server).promoteCanary},
+	{"DELETE /weir/v1/canaries/{rule}", false, (*Server).dropCanary},
+	{"GET /weir/v1/backfills", false, (*Server).listBackfills},
+	{"POST /weir/v1/backfills", false, (*Server).startBackfill},
+	{"GET /weir/v1/backfills/{id}", false, (*Server).getBackfill},
+	{"POST /weir/v1/backfills/{id}/stop", false, (*Server).stopBackfill},
+	{"POST /weir/v1/backfills/{id}/resume", false, (*Server).resumeBackfill},
+	{"DELETE /weir/v1/backfills/{id}", false, (*Server).deleteBackfill},
+	{"GET /weir/v1/explain", false, (*Server).explain},
+	{"GET /weir/v1/graph", false, (*Server).graph},
 }
 
 func (s *Server) handler() http.Handler {
@@ -372,7 +388,7 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	out := newLines(w, cancel)
 	err = s.o.Tailer.Tail(ctx, o,
-		func(e *event.Event) error { return out.write(lineOf(e)) },
+		func(e *event.Event) error { return out.write(LineOf(e)) },
 		func(p int, from, to uint64) error { return out.write(&TailLine{Gap: &Gap{p, from, to}}) })
 	defer out.stop()
 	if err != nil && ctx.Err() == nil {
@@ -381,7 +397,8 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func lineOf(e *event.Event) *TailLine {
+// LineOf returns e as a line of a tail.
+func LineOf(e *event.Event) *TailLine {
 	return &TailLine{ID: e.ID().String(), Topic: string(e.Topic), Received: e.Received, ClientID: e.ClientID, Principal: e.Principal,
 		SourceIP: e.SourceIP, QoS: e.QoS, Retain: e.Retain, Partition: e.Partition, Seq: e.Seq, Content: ContentOf(e.Payload)}
 }
@@ -468,33 +485,47 @@ func (s *Server) getDead(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// RedriveRequest says which letters; one of the fields must be set.
+// RedriveRequest says which letters: these, all, or those that all of the other
+// fields name.
 type RedriveRequest struct {
-	Rule string   `json:"ruleName,omitempty"` // all of this rule
-	Seqs []uint64 `json:"seqs,omitempty"`     // these
+	Seqs []uint64 `json:"seqs,omitempty"` // these
 	All  bool     `json:"all,omitempty"`
+
+	Rule  string    `json:"ruleName,omitempty"`
+	Error string    `json:"error,omitempty"` // a part of the reason, in any case of letters
+	Since time.Time `json:"since,omitzero"`  // given up then or later
+	Until time.Time `json:"until,omitzero"`  // given up then or earlier
 }
 
-func (s *Server) redrive(w http.ResponseWriter, r *http.Request) error {
+// Check reports whether q says which letters, in one way.
+func (q *RedriveRequest) Check() error {
 	const op = "control.redrive"
-	var q RedriveRequest
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&q); err != nil {
-		return errs.Errorf(op, errs.Invalid, "the request is not as expected: %v", err)
-	}
-	if n := boolInt(q.Rule != "") + boolInt(len(q.Seqs) > 0) + boolInt(q.All); n != 1 {
-		return errs.Errorf(op, errs.Invalid, "say which letters: ruleName, seqs or all, one of them")
+	some := q.Rule != "" || q.Error != "" || !q.Since.IsZero() || !q.Until.IsZero()
+	if n := boolInt(some) + boolInt(len(q.Seqs) > 0) + boolInt(q.All); n != 1 {
+		return errs.Errorf(op, errs.Invalid, "say which letters: by their numbers, all of them, or by rule, error and time")
 	}
 	if len(q.Seqs) > maxLetters {
 		return errs.Errorf(op, errs.TooLarge, "at most %d numbers at a time", maxLetters)
 	}
-	res, err := s.o.Dead.Redrive(r.Context(), q.Rule, q.Seqs)
-	if err != nil {
+	return nil
+}
+
+// Wants reports whether q names d.
+func (q *RedriveRequest) Wants(d *DeadLetter) bool {
+	return (q.Rule == "" || q.Rule == d.Rule) && strings.Contains(strings.ToLower(d.Reason), strings.ToLower(q.Error)) &&
+		!d.Time.Before(q.Since) && (q.Until.IsZero() || !d.Time.After(q.Until))
+}
+
+func (s *Server) redrive(w http.ResponseWriter, r *http.Request) error {
+	var q RedriveRequest
+	if err := decode(r, &q); err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, res)
-	return nil
+	if err := q.Check(); err != nil {
+		return err
+	}
+	res, err := s.o.Dead.Redrive(r.Context(), q)
+	return answer(w, res, err)
 }
 
 func boolInt(b bool) int {

@@ -222,8 +222,8 @@ func (e *Engine) finished(ctx context.Context, name string, revision uint64) err
 	return e.o.Store.drained(ctx, name, revision)
 }
 
-// filters returns the topics a version listens on.
-func filters(name string, prog Program) []topic.Filter {
+// Filters returns the topics a version listens on.
+func Filters(name string, prog Program) []topic.Filter {
 	base := topic.Filter(topic.BasicIngest + name)
 	out := []topic.Filter{base, base + "/#"}
 	if f, ok := prog.Filter(); ok {
@@ -232,9 +232,9 @@ func filters(name string, prog Program) []topic.Filter {
 	return out
 }
 
-// private reports whether no rule may match n: its payload is for one client
+// Private reports whether no rule may match n: its payload is for one client
 // alone.
-func private(n topic.Name) bool {
+func Private(n topic.Name) bool {
 	if len(n) < 5 || n[:5] != "$aws/" {
 		return false
 	}
@@ -245,7 +245,8 @@ func private(n topic.Name) bool {
 			!topic.Match("$aws/things/+/jobs/notify-next", n, topic.Standard)
 }
 
-var errLoop = errors.New("the message has passed more than 10 republish actions: a rule republishes to a topic that leads back to it")
+// ErrLoop is the error of an evaluation that MaxHops refuses.
+var ErrLoop = errors.New("the message has passed more than 10 republish actions: a rule republishes to a topic that leads back to it")
 
 // MaxHops is how many republish actions a message may have passed; beyond it no
 // rule evaluates it.

@@ -383,6 +383,15 @@ func (l *testLane) Offer(e *event.Event, _ []byte) bool { return l.put(e, false)
 func (l *testLane) Fail(e *event.Event, _ error) bool   { return l.put(e, true) }
 func (l *testLane) Room() <-chan struct{}               { return l.room }
 
+func (l *testLane) Trace(seq uint64) lane.Trace {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.window, seq) {
+		return lane.Trace{State: lane.Pending}
+	}
+	return lane.Trace{}
+}
+
 func (l *testLane) Advance(upto uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -524,7 +533,7 @@ func (w *world) closed(n int) {
 
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if ok() {
 			return
 		}

@@ -97,7 +97,7 @@ func (w *worker) settle() {
 // event offers ev's results to the lanes that are with the worker. It does not
 // allocate where no rule selects anything.
 func (w *worker) event(ev *event.Event) {
-	if private(ev.Topic) {
+	if Private(ev.Topic) {
 		return
 	}
 	if name, _, ok := ev.Topic.Rule(); ok {
@@ -202,7 +202,7 @@ func (s *session) evalUnguarded(ctx context.Context, m Machine, v *version, ev *
 		s.mu.Lock()
 		s.loops++
 		s.mu.Unlock()
-		return nil, false, errLoop
+		return nil, false, ErrLoop
 	}
 	before := m.Exceeded()
 	payload, ok, err = v.prog.Eval(ctx, m, ev)
@@ -263,7 +263,7 @@ func (s *session) follow(r *runner) {
 	m := s.e.o.Language.NewMachine()
 	for ctx.Err() == nil {
 		if r.f == nil {
-			f, err := s.e.o.Log.Follow(s.p.id, r.pos, filters(v.stored.Rule.Name, v.prog))
+			f, err := s.e.o.Log.Follow(s.p.id, r.pos, Filters(v.stored.Rule.Name, v.prog))
 			if err != nil {
 				s.p.log.Error("the log cannot be followed; trying again", "rule", v.stored.Rule.Name, "error", err)
 				pause(ctx, 200*time.Millisecond)
@@ -313,7 +313,7 @@ func (s *session) feed(ctx context.Context, r *runner, m *Machine, wait bool) (a
 		return r.reach(gap.To), nil
 	}
 	for _, ev := range batch {
-		if ev.Seq <= r.pos || private(ev.Topic) {
+		if ev.Seq <= r.pos || Private(ev.Topic) {
 			continue
 		}
 		if !r.reach(ev.Seq - 1) {

@@ -116,6 +116,7 @@ func (a *app) deadShowCmd() *cobra.Command {
 
 func (a *app) deadRedriveCmd() *cobra.Command {
 	var r control.RedriveRequest
+	var since, until string
 	c := &cobra.Command{
 		Use:   "redrive [NUMBER…]",
 		Short: "Deliver dead letters again",
@@ -123,6 +124,7 @@ func (a *app) deadRedriveCmd() *cobra.Command {
 again stays. The message id is the same as before, so a destination can tell a repeat.`,
 		Example: `  weir dead redrive 17 18
   weir dead redrive --rule hot
+  weir dead redrive --rule hot --error timeout --since 2h
   weir dead redrive --all`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
@@ -132,14 +134,12 @@ again stays. The message id is the same as before, so a destination can tell a r
 				}
 				r.Seqs = append(r.Seqs, seq)
 			}
-			n := 0
-			for _, set := range []bool{len(r.Seqs) > 0, r.Rule != "", r.All} {
-				if set {
-					n++
-				}
+			var err error
+			if r.Since, r.Until, err = span(since, until); err != nil {
+				return err
 			}
-			if n != 1 {
-				return usagef("say which: numbers, --rule NAME or --all")
+			if err := r.Check(); err != nil {
+				return usagef("say which: numbers, --all, or --rule, --error, --since and --until together")
 			}
 			cl, err := a.client()
 			if err != nil {
@@ -165,7 +165,10 @@ again stays. The message id is the same as before, so a destination can tell a r
 			return nil
 		},
 	}
-	c.Flags().StringVar(&r.Rule, "rule", "", "every dead letter of this rule")
+	c.Flags().StringVar(&r.Rule, "rule", "", "those of this rule")
+	c.Flags().StringVar(&r.Error, "error", "", "those whose reason contains this text")
+	c.Flags().StringVar(&since, "since", "", "those given up then or later: "+spanHelp)
+	c.Flags().StringVar(&until, "until", "", "those given up then or earlier")
 	c.Flags().BoolVar(&r.All, "all", false, "every dead letter")
 	return c
 }

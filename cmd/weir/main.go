@@ -150,7 +150,7 @@ could not be reached; 4 Weir refused the request; 130 interrupted twice.`,
 	for group, cmds := range map[string][]*cobra.Command{
 		"server": {a.devCmd(), a.serveCmd(), a.configCmd()},
 		"device": {a.pubCmd(), a.subCmd(), a.certCmd()},
-		"owner":  {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.deadCmd(), a.destinationCmd()},
+		"owner":  {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.explainCmd(), a.deadCmd(), a.destinationCmd()},
 	} {
 		for _, c := range cmds {
 			c.GroupID = group

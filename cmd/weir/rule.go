@@ -32,7 +32,8 @@ name besides:
 	}
 	a.ownerFlags(c)
 	c.AddCommand(a.ruleEvalCmd(), a.ruleTestCmd(), a.ruleApplyCmd(), a.ruleListCmd(), a.ruleShowCmd(), a.ruleStatusCmd(),
-		a.ruleSwitchCmd("enable", true), a.ruleSwitchCmd("disable", false), a.ruleDeleteCmd())
+		a.ruleSwitchCmd("enable", true), a.ruleSwitchCmd("disable", false), a.ruleDeleteCmd(),
+		a.ruleBacktestCmd(), a.ruleCanaryCmd(), a.ruleBackfillCmd(), a.ruleGraphCmd())
 	return c
 }
 

@@ -256,7 +256,7 @@ func evalText(r *ruletest.Rule, x *eval.Explanation, o *ruletest.Outcome, empty 
 	}
 	name := printable(string(x.Topic))
 	_, _, basic := x.Topic.Rule()
-	if miss := r.Explain(x.Topic); miss == nil && basic {
+	if miss := r.Program.Mismatch(x.Topic); miss == nil && basic {
 		line("topic", "%s reaches the rule by Basic Ingest", name)
 	} else if miss == nil {
 		line("topic", "%s matches %s", name, x.Filter)
@@ -282,7 +282,7 @@ func evalText(r *ruletest.Rule, x *eval.Explanation, o *ruletest.Outcome, empty 
 	}
 	if x.Where != nil {
 		label("where")
-		for i, l := range ruletest.Tree(x.Where) {
+		for i, l := range x.Where.Tree() {
 			if i > 0 {
 				label("")
 			}
@@ -440,7 +440,7 @@ type filledJSON struct {
 
 func evalJSON(ctx context.Context, r *ruletest.Rule, e *event.Event, x *eval.Explanation, o *ruletest.Outcome) *evaluation {
 	out := &evaluation{Topic: e.Topic, Filter: x.Filter, Matches: x.Matches, NoMembers: x.NoMembers, Disabled: r.Doc.Disabled, Acts: o.Acts, Reason: o.Reason}
-	if m := r.Explain(e.Topic); m != nil {
+	if m := r.Program.Mismatch(e.Topic); m != nil {
 		out.Mismatch = &mismatchJSON{m.Level, m.Have, m.Want, m.Text}
 	}
 	for _, v := range x.Vars {

@@ -29,7 +29,7 @@ func TestGuide(t *testing.T) {
 		environ: append(os.Environ(), "WEIR_DATA_DIR="+w.Dir()),
 		same:    sameGuide,
 		blanks:  true,
-		later:   regexp.MustCompile(`^\$ weir (rule status|dead)`),
+		later:   regexp.MustCompile(`^\$ weir (rule status|dead|explain|rule canary show)`),
 	})
 }
 
@@ -67,7 +67,7 @@ func quoteFiles(t *testing.T, doc string) {
 
 // differs is what is another in each run against a server: message ids, times,
 // the names of clients.
-var differs = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}"|([0-9]{4}-)?[0-9]{2}-[0-9]{2} [0-9:]{8}|[0-9]+[smh] ago|weir-[a-z0-9]{8}`)
+var differs = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}"|([0-9]{4}-)?[0-9]{2}-[0-9]{2} [0-9:]{8}(\.[0-9]{3})?|[0-9]+[smh] ago|weir-[a-z0-9]{8}|"at":[0-9]{13}|\b0:[0-9]+\b|[0-9]+ events read in [^ ]+( \([0-9,]+/s\))?|(backfill|show) [0-9a-f]{10}|[0-9]+ of [0-9]+ events| [0-9:]{8}\.[0-9]{3}`)
 
 func sameGuide(got, want []string) bool {
 	mask := func(lines []string) string { return differs.ReplaceAllString(sameTime(strings.Join(lines, "\n")), "*") }

@@ -41,6 +41,16 @@ const (
 	cursorBytes = 4 << 20 // bytes of one read by a cursor; more than any event has
 )
 
+// The store looks every subject of a block up for each message of a filtered
+// read (about 30 µs with 500 subjects, against 4 for any message of an
+// unfiltered one), and then reads what matches only. So a follower reads
+// unfiltered where its filters take at least one event in sparse, and filtered
+// where they take fewer; it looks again every sampleEvents.
+const (
+	sparse       = 10
+	sampleEvents = 2000
+)
+
 // Follower reads one partition in order, from a position, never beyond the
 // committed end: from the ring where it can, from the stream where it must.
 // It is used by one goroutine.
@@ -59,6 +69,9 @@ type Follower struct {
 	fetched []*event.Event // read from the stream, not handed out yet
 	upto    uint64         // fetched covers all events up to here
 	fetches uint64
+	narrow  bool        // read with the subject filter
+	seen    uint64      // sequences passed by since the last look at the density
+	hits    uint64      // events that matched among them
 	cursor  *jet.Cursor // for a long way; nil otherwise
 	next    uint64      // the position the cursor goes on from
 	closed  bool
@@ -280,13 +293,14 @@ func (f *Follower) fetch(limit uint64) error {
 		n, err := f.cursor.Read(fetchEvents, cursorBytes, take)
 		if err == nil && n > 0 && last > f.pos {
 			f.upto, f.next = last, last
+			f.weigh()
 			return nil
 		}
 		f.leaveCursor()
 		f.fetched, last = f.fetched[:0], f.pos
 	}
 	end, err := store.Fetch(jet.Query{
-		Stream: f.p.stream, From: f.pos + 1, Filter: f.subject, Max: fetchEvents, MaxBytes: fetchBytes,
+		Stream: f.p.stream, From: f.pos + 1, Filter: f.readSubject(), Max: fetchEvents, MaxBytes: fetchBytes,
 	}, take)
 	if err != nil {
 		f.fetched = nil
@@ -296,7 +310,33 @@ func (f *Follower) fetch(limit uint64) error {
 	if end {
 		f.upto = limit
 	}
+	f.weigh()
 	return nil
+}
+
+// readSubject returns the subject filter of the next read; "" for none.
+func (f *Follower) readSubject() string {
+	if f.narrow {
+		return f.subject
+	}
+	return ""
+}
+
+// weigh decides how to read on, by how many of the last events have matched.
+func (f *Follower) weigh() {
+	if f.subject == "" {
+		return
+	}
+	f.seen += f.upto - f.pos
+	f.hits += uint64(len(f.fetched))
+	if f.seen < sampleEvents {
+		return
+	}
+	if narrow := f.hits*sparse < f.seen; narrow != f.narrow {
+		f.narrow = narrow
+		f.leaveCursor()
+	}
+	f.seen, f.hits = 0, 0
 }
 
 // far reports whether there is a cursor to read with: it is opened where the
@@ -307,7 +347,7 @@ func (f *Follower) far(limit uint64) bool {
 		f.leaveCursor()
 	}
 	if f.cursor == nil && limit-f.pos >= farBehind {
-		c, ok, err := f.p.l.store.OpenCursor(f.p.stream, f.pos+1, f.subject)
+		c, ok, err := f.p.l.store.OpenCursor(f.p.stream, f.pos+1, f.readSubject())
 		if err != nil {
 			f.p.l.log.Debug("cannot open a cursor", "partition", f.p.n, "err", err)
 		}

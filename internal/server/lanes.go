@@ -76,10 +76,11 @@ const maxRedrive = 10_000
 
 // Redrive implements control.DeadLetters. A letter goes through the action its
 // rule has now at the place it had: who mended the rule wants that.
-func (g graveyard) Redrive(ctx context.Context, rule string, seqs []uint64) (*control.Redriven, error) {
+func (g graveyard) Redrive(ctx context.Context, q control.RedriveRequest) (*control.Redriven, error) {
+	seqs := q.Seqs
 	if len(seqs) == 0 {
 		for after := uint64(0); len(seqs) < maxRedrive; {
-			letters, err := g.s.dead.List(ctx, rule, after, 1000)
+			letters, err := g.s.dead.List(ctx, q.Rule, after, 1000)
 			if err != nil {
 				return nil, err
 			}
@@ -87,7 +88,10 @@ func (g graveyard) Redrive(ctx context.Context, rule string, seqs []uint64) (*co
 				break
 			}
 			for _, l := range letters {
-				seqs, after = append(seqs, l.Seq), l.Seq
+				after = l.Seq
+				if d := deadLetter(l); q.Wants(&d) {
+					seqs = append(seqs, l.Seq)
+				}
 			}
 		}
 	}

@@ -111,11 +111,18 @@ func (r *ruleService) Apply(ctx context.Context, file string, content []byte, dr
 	if len(mistakes) > 0 {
 		return nil, errs.E(op, errs.Invalid, mistakes)
 	}
+	loops, err := r.s.checkLoops(ctx, docs)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]control.Applied, 0, len(docs))
 	for _, d := range docs {
 		one := control.Applied{Name: d.Rule.Name, Result: "valid"}
 		for _, w := range warnings(r.s.language, d.Rule) {
 			one.Warnings = append(one.Warnings, control.Problem{Message: w.Error(), Line: w.Line, Column: w.Column, Detail: "rule " + d.Rule.Name + ", sql " + w.Detail()})
+		}
+		if w := loops[d.Rule.Name]; w != "" {
+			one.Warnings = append(one.Warnings, control.Problem{Message: w, Detail: "rule " + d.Rule.Name + ": " + w})
 		}
 		if !dry {
 			st, changed, err := r.s.store.Apply(ctx, d.Rule, 0)

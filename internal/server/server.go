@@ -42,6 +42,7 @@ import (
 	"github.com/weir-iot/weir/internal/rulefolder"
 	"github.com/weir-iot/weir/internal/telemetry"
 	"github.com/weir-iot/weir/rules"
+	"github.com/weir-iot/weir/rules/replay"
 )
 
 // Options are what a Server needs beside its configuration.
@@ -76,8 +77,10 @@ type Server struct {
 	checker      rules.Checker
 	lanes        *actions.Maker
 	dead         *actions.Dead
+	outcomes     *actions.Outcomes
 	store        *rules.Store
 	engine       *rules.Engine
+	jobs         *replay.Jobs
 	gateway      *mqtt.Server
 	https        *https.Server // nil: not served
 	rules        *ruleService
@@ -111,6 +114,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openCA,
 		s.openActions,
 		s.openRules,
+		s.openTrials,
 		s.openGateway,
 		s.openControl,
 		s.openRulesFolder,
@@ -132,6 +136,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	parts.start("HTTP destinations", s.destinations.Run)
 	parts.start("rules engine", s.engine.Run)
+	parts.start("canaries and backfills", s.jobs.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
@@ -258,8 +263,11 @@ func (s *Server) openActions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.outcomes, err = actions.OpenOutcomes(s.log, 0, logger); err != nil {
+		return err
+	}
 	s.lanes = &actions.Maker{
-		Kinds: install.Kinds(),
+		Kinds: install.Kinds(), Outcomes: s.outcomes,
 		Env: actions.Env{
 			AccountID: s.cfg.AccountID, Region: s.cfg.Region, Logger: logger, Publish: s.log.Publish, PublishAll: republish.ToLog(s.log), TopicLimits: limits.Topic(),
 			AWS: awsenv.New(o).Config, AllowPrivate: policy.AllowPrivate, AllowNetworks: policy.AllowNetworks, Destinations: s.destinations,
@@ -366,7 +374,7 @@ func (s *Server) openControl(context.Context) error {
 		return err
 	}
 	o := control.Options{
-		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations},
+		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Trials: &trials{s}, Explainer: &explainer{s},
 		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
 	if s.cfg.Debug.Pprof {

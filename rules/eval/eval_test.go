@@ -303,31 +303,31 @@ func TestExplain(t *testing.T) {
 			"acts", exampleRule, "factory/7/device/42/telemetry", `{"deviceId":"d1","temperature":41.3,"status":"ok"}`,
 			`topic    factory/7/device/42/telemetry matches factory/+/device/+/telemetry
 where    temperature > 40 AND status = 'ok' → true
-           temperature > 40 → true
-             temperature → 41.3
-           status = 'ok' → true
-             status → "ok"
+         ├─ temperature > 40                → true
+         │  └─ temperature                  → 41.3
+         └─ status = 'ok'                   → true
+            └─ status                       → "ok"
 result   {"deviceId":"d1","temperature":41.3,"f":106.34,"site":"7"}`,
 		},
 		{
 			"false", `SELECT * FROM 'a' WHERE t > 40 OR s = 5`, "a", `{"t":12,"s":"5"}`,
 			`topic    a matches a
 where    t > 40 OR s = 5 → false
-           t > 40 → false
-             t → 12
-           s = 5 → false (String and Int are never equal)
-             s → "5"
+         ├─ t > 40       → false
+         │  └─ t         → 12
+         └─ s = 5        → false  (String and Int are never equal)
+            └─ s         → "5"
 result   no action: WHERE is false, not true`,
 		},
 		{
 			"undefined", `SELECT * FROM 'a' WHERE NOT gone AND upper(t) > 'x'`, "a", `{"t":"hot"}`,
 			`topic    a matches a
 where    NOT gone AND upper(t) > 'x' → Undefined
-           NOT gone → Undefined
-             gone → Undefined (no such member)
-           upper(t) > 'x' → Undefined ("HOT" is not a number)
-             upper(t) → "HOT"
-               t → "hot"
+         ├─ NOT gone                 → Undefined
+         │  └─ gone                  → Undefined  (no such member)
+         └─ upper(t) > 'x'           → Undefined  ("HOT" is not a number)
+            └─ upper(t)              → "HOT"
+               └─ t                  → "hot"
 result   no action: WHERE is Undefined, not true`,
 		},
 		{
@@ -340,7 +340,7 @@ result   no action: WHERE is Undefined, not true`,
 payload  the payload is not JSON, or is nested deeper than 64 levels: every member is Undefined
 set      @v = Undefined
 where    v = 1 → Undefined
-           v → Undefined (no such member)
+         └─ v  → Undefined  (no such member)
 result   no action: WHERE is Undefined, not true`,
 		},
 	} {

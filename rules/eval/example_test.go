@@ -84,9 +84,9 @@ func ExampleProgram_Explain() {
 	// Output:
 	// topic    a/b matches a/+
 	// where    temperature > 40 AND status = 'ok' → Undefined
-	//            temperature > 40 → true
-	//              temperature → 41.3
-	//            status = 'ok' → Undefined
-	//              status → Undefined (no such member)
+	//          ├─ temperature > 40                → true
+	//          │  └─ temperature                  → 41.3
+	//          └─ status = 'ok'                   → Undefined
+	//             └─ status                       → Undefined  (no such member)
 	// result   no action: WHERE is Undefined, not true
 }

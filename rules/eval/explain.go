@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/topic"
@@ -184,8 +185,7 @@ func (x *Explanation) Text() string {
 		fmt.Fprintf(&b, "\nset      @%s = %s", v.Name, shorten(v.Value))
 	}
 	if x.Where != nil {
-		b.WriteString("\nwhere    ")
-		x.Where.text(&b, 0)
+		b.WriteString("\nwhere    " + strings.Join(x.Where.Tree(), "\n         "))
 	}
 	switch {
 	case x.Err != nil:
@@ -214,13 +214,35 @@ func shownPayload(b []byte) string {
 	return string(b)
 }
 
-func (o *Operand) text(b *strings.Builder, depth int) {
-	fmt.Fprintf(b, "%s → %s", o.Text, o.Value)
+// Tree draws the operand with the value of each one it was made from, a line
+// each.
+func (o *Operand) Tree() []string {
+	rows := operandRows(o, "", "", nil)
+	width := 0
+	for _, r := range rows {
+		if n := utf8.RuneCountInString(r[0]); n <= 72 {
+			width = max(width, n)
+		}
+	}
+	lines := make([]string, len(rows))
+	for i, r := range rows {
+		lines[i] = r[0] + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(r[0]))) + " → " + r[1]
+	}
+	return lines
+}
+
+func operandRows(o *Operand, first, rest string, rows [][2]string) [][2]string {
+	value := o.Value
 	if o.Note != "" {
-		fmt.Fprintf(b, " (%s)", o.Note)
+		value += "  (" + o.Note + ")"
 	}
-	for _, y := range o.Operands {
-		b.WriteString("\n         " + strings.Repeat("  ", depth+1))
-		y.text(b, depth+1)
+	rows = append(rows, [2]string{first + strings.Join(strings.Fields(o.Text), " "), value})
+	for i, y := range o.Operands {
+		if i == len(o.Operands)-1 {
+			rows = operandRows(y, rest+"└─ ", rest+"   ", rows)
+		} else {
+			rows = operandRows(y, rest+"├─ ", rest+"│  ", rows)
+		}
 	}
+	return rows
 }

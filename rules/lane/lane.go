@@ -41,6 +41,10 @@ type Lane interface {
 	// Status returns what people want to know.
 	Status() Status
 
+	// Trace returns how the result of the event at sequence seq stands, as long as
+	// the lane has it in its window.
+	Trace(seq uint64) Trace
+
 	// Run delivers until ctx ends, then lets deliveries under way end for a short
 	// while. On return nothing of the lane runs; what is not settled is offered
 	// again after a restart.
@@ -86,4 +90,25 @@ type Status struct {
 	LastFailed time.Time
 	Breaker    string    // "closed", "open" or "probing"
 	DownSince  time.Time // zero: the breaker is closed
+}
+
+// How a result stands.
+const (
+	Pending        = "pending"
+	Delivered      = "delivered"
+	ErrorDelivered = "delivered by the error action"
+	DeadLetter     = "dead"
+)
+
+// Trace is how one result stands.
+type Trace struct {
+	State    string    // one of the above; empty: the lane does not have the result in its window
+	Attempts []Attempt // that failed, oldest first; the first and the last of many
+	Failed   uint64    // how many there were
+}
+
+// Attempt is one try that failed.
+type Attempt struct {
+	Time  time.Time `json:"time"`
+	Error string    `json:"error"`
 }

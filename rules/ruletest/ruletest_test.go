@@ -242,7 +242,7 @@ func TestMismatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := r.Explain(c.name)
+		m := r.Program.Mismatch(c.name)
 		if m == nil {
 			if c.text != "" {
 				t.Errorf("%s %s: matches", c.filter, c.name)

@@ -462,7 +462,7 @@ func compareAction(what string, want *strictyaml.Node, got *Filled, failures []F
 
 // why says in lines how an outcome came about.
 func (r *Rule) why(ctx context.Context, m *eval.Machine, e *event.Event, o *Outcome) []string {
-	if miss := r.Explain(e.Topic); miss != nil {
+	if miss := r.Program.Mismatch(e.Topic); miss != nil {
 		return []string{"the topic " + string(e.Topic) + " does not match: " + miss.Text}
 	}
 	x := r.Program.Explain(ctx, m, e)
@@ -476,39 +476,7 @@ func (r *Rule) why(ctx context.Context, m *eval.Machine, e *event.Event, o *Outc
 	if x.Where == nil {
 		return append(lines, "the statement has no WHERE")
 	}
-	return append(lines, Tree(x.Where)...)
-}
-
-// Tree draws WHERE with the value of each operand, a line each.
-func Tree(o *eval.Operand) []string {
-	rows := operandRows(o, "", "", nil)
-	width := 0
-	for _, r := range rows {
-		if n := utf8.RuneCountInString(r[0]); n <= 72 {
-			width = max(width, n)
-		}
-	}
-	lines := make([]string, len(rows))
-	for i, r := range rows {
-		lines[i] = r[0] + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(r[0]))) + " → " + r[1]
-	}
-	return lines
-}
-
-func operandRows(o *eval.Operand, first, rest string, rows [][2]string) [][2]string {
-	value := o.Value
-	if o.Note != "" {
-		value += "  (" + o.Note + ")"
-	}
-	rows = append(rows, [2]string{first + strings.Join(strings.Fields(o.Text), " "), value})
-	for i, y := range o.Operands {
-		if i == len(o.Operands)-1 {
-			rows = operandRows(y, rest+"└─ ", rest+"   ", rows)
-		} else {
-			rows = operandRows(y, rest+"├─ ", rest+"│  ", rows)
-		}
-	}
-	return rows
+	return append(lines, x.Where.Tree()...)
 }
 
 // compareGolden compares an outcome with a file, or writes the file.

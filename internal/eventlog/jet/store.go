@@ -317,8 +317,10 @@ func (s *Store) put(c *conn, gen uint64) {
 	}
 }
 
-// with runs f on a pooled connection, once more on a fresh one where the
-// pooled one turned out to be dead.
+// with runs f on a pooled connection, again on a fresh one where the pooled one
+// turned out to be dead. The others in the pool are most likely dead, too: the
+// server closes a connection that nobody has read from for a while, and after a
+// quiet time that is all of them.
 func (s *Store) with(f func(*conn) error) error {
 	for try := 0; ; try++ {
 		c, gen, err := s.get()
@@ -327,9 +329,12 @@ func (s *Store) with(f func(*conn) error) error {
 		}
 		err = f(c)
 		s.put(c, gen)
-		if err == nil || c.dead == nil || errors.Is(err, errTimeout) || try >= 5 {
+		if err == nil || c.dead == nil || errors.Is(err, errTimeout) || try >= 2 {
 			return err
 		}
+		s.mu.Lock()
+		s.dropIdle()
+		s.mu.Unlock()
 	}
 }
 
