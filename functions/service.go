@@ -355,6 +355,16 @@ func (s *Service) Invoke(ctx context.Context, function string, payload []byte) (
 	return resp.Payload, nil
 }
 
+// Do runs a function for a result nobody reads; id is the invocation's. It waits
+// for a free place until ctx ends. Errors: as Invoke's.
+func (s *Service) Do(ctx context.Context, function, id string, payload []byte) error {
+	resp, err := s.Call(ctx, &Request{Function: function, ID: id, Payload: payload, Wait: true})
+	if err != nil {
+		return err
+	}
+	return resp.Failed(function)
+}
+
 // Call runs a function. A function that failed is a Response. When ctx ends
 // before the answer, the invocation goes on to its own end and its outcome is
 // lost. Errors: as Invoke's, without the function's own.

@@ -31,6 +31,8 @@ import (
 	"github.com/weir-iot/weir/actions/republish"
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/functions"
+	"github.com/weir-iot/weir/functions/lambdaapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/https"
@@ -78,6 +80,7 @@ type Server struct {
 	lanes        *actions.Maker
 	dead         *actions.Dead
 	outcomes     *actions.Outcomes
+	functions    *functions.Service
 	store        *rules.Store
 	engine       *rules.Engine
 	jobs         *replay.Jobs
@@ -113,6 +116,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openLog,
 		s.openCA,
 		s.openActions,
+		s.openFunctions,
 		s.openRules,
 		s.openTrials,
 		s.openGateway,
@@ -135,6 +139,7 @@ func (s *Server) Run(ctx context.Context) error {
 		parts.start("S3", s.localS3.Run)
 	}
 	parts.start("HTTP destinations", s.destinations.Run)
+	parts.start("functions", s.functions.Run)
 	parts.start("rules engine", s.engine.Run)
 	parts.start("canaries and backfills", s.jobs.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
@@ -377,6 +382,8 @@ func (s *Server) openControl(context.Context) error {
 		Token: token, Hosts: s.cfg.API.Hosts, Rules: s.rules, Status: s, Tailer: &tailer{s.log}, Dead: graveyard{s}, Destinations: owners{s.destinations}, Trials: &trials{s}, Explainer: &explainer{s},
 		Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
+	o.Functions, o.Lambda = s.functionsAPI(token)
+	o.LambdaRoots = lambdaapi.Roots
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()
 	}
