@@ -55,9 +55,6 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.calls.Collect(ch)
 	m.throttled.Collect(ch)
 	m.seconds.Collect(ch)
-	m.s.mu.RLock()
-	n := m.s.programs
-	m.s.mu.RUnlock()
-	ch <- prometheus.MustNewConstMetric(m.programs, prometheus.GaugeValue, float64(n))
+	ch <- prometheus.MustNewConstMetric(m.programs, prometheus.GaugeValue, float64(m.s.Environments()))
 	ch <- prometheus.MustNewConstMetric(m.queued, prometheus.GaugeValue, float64(m.s.queue.len()))
 }

@@ -521,6 +521,13 @@ func (s *Service) give() {
 	s.mu.Unlock()
 }
 
+// Environments returns how many programs there are, idle ones too.
+func (s *Service) Environments() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.programs
+}
+
 // permitted refuses a program the host cannot isolate, where that is required.
 func (s *Service) permitted(ctx context.Context, cfg *Config) error {
 	if !s.o.RequireIsolation || cfg.Isolation == sandbox.None {
