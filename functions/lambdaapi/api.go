@@ -46,9 +46,9 @@ type operation struct {
 
 var operations = []operation{
 	{"POST /2015-03-31/functions", "lambda:CreateFunction", 201, (*API).create},
-	{"POST /2015-03-31/functions/", "lambda:CreateFunction", 201, (*API).create},
+	{"POST /2015-03-31/functions/{$}", "lambda:CreateFunction", 201, (*API).create},
 	{"GET /2015-03-31/functions", "lambda:ListFunctions", 200, (*API).list},
-	{"GET /2015-03-31/functions/", "lambda:ListFunctions", 200, (*API).list},
+	{"GET /2015-03-31/functions/{$}", "lambda:ListFunctions", 200, (*API).list},
 	{"GET /2015-03-31/functions/{name}", "lambda:GetFunction", 200, (*API).get},
 	{"DELETE /2015-03-31/functions/{name}", "lambda:DeleteFunction", 204, (*API).remove},
 	{"GET /2015-03-31/functions/{name}/configuration", "lambda:GetFunctionConfiguration", 200, (*API).getConfiguration},
