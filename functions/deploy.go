@@ -101,7 +101,7 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 		}
 		dir, err := s.codes.folder(ctx, cfg.Code, cfg.CodeSize)
 		if err == nil && cfg.Runtime == "wasm" {
-			_, err = moduleFile(dir, &cfg)
+			err = s.compile(dir, &cfg)
 		}
 		if err != nil {
 			if old == nil || !slices.Contains(old.packages(), cfg.Code) {

@@ -83,10 +83,7 @@ func (m *modules) open(ctx context.Context) (wazero.Runtime, wazero.CompiledModu
 		if err != nil {
 			return nil, nil, err
 		}
-		rt := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfig().
-			WithCompilationCache(cache).
-			WithCloseOnContextDone(true).
-			WithMemoryLimitPages(uint32(m.p.cfg.Memory)*16))
+		rt := newRuntime(cache, &m.p.cfg)
 		if _, err := wasi_snapshot_preview1.Instantiate(context.Background(), rt); err != nil {
 			rt.Close(context.Background())
 			return nil, nil, err
@@ -101,6 +98,36 @@ func (m *modules) open(ctx context.Context) (wazero.Runtime, wazero.CompiledModu
 	m.busy++
 	m.used = m.s.now()
 	return m.runtime, m.compiled, nil
+}
+
+func newRuntime(cache wazero.CompilationCache, cfg *Config) wazero.Runtime {
+	return wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfig().
+		WithCompilationCache(cache).
+		WithCloseOnContextDone(true).
+		WithMemoryLimitPages(uint32(cfg.Memory)*16))
+}
+
+// compile compiles the module of an unpacked package into the cache on disk, so
+// that no invocation waits for it. Errors: errs.Invalid.
+func (s *Service) compile(dir string, cfg *Config) error {
+	file, err := moduleFile(dir, cfg)
+	if err != nil {
+		return err
+	}
+	binary, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	cache, err := s.compilations()
+	if err != nil {
+		return err
+	}
+	rt := newRuntime(cache, cfg)
+	defer rt.Close(context.Background())
+	if _, err := rt.CompileModule(context.Background(), binary); err != nil {
+		return errs.Errorf("functions.wasm", errs.Invalid, "%s is no module this runtime takes: %w", filepath.Base(file), err)
+	}
+	return nil
 }
 
 // configure returns what every instance has, and the values logs must not show.
