@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,10 @@ const (
 	helperName = "weir-function"
 	idleName   = "weir-function-idle"
 )
+
+// called is whether this binary can be a sandbox: one that never calls Main
+// would begin its own work anew in there.
+var called atomic.Bool
 
 // Messages of one byte over the link; any other is an error's text.
 const (
@@ -43,6 +48,7 @@ type plan struct {
 // otherwise it returns at once. A binary that makes sandboxes calls it first of
 // all in main, a test in TestMain.
 func Main() {
+	called.Store(true)
 	if len(os.Args) > 0 && os.Args[0] == idleName {
 		select {} // one of a probe's children
 	}

@@ -124,6 +124,9 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 
 func (h *Host) start(ctx context.Context, s Spec, pr *probe) (_ *Process, err error) {
 	const op = "sandbox.Start"
+	if !called.Load() {
+		return nil, errs.Errorf(op, errs.Internal, "this binary does not call sandbox.Main first of all")
+	}
 	p := &Process{process: process{h: h, done: make(chan struct{}), UID: -1}}
 	started := false
 	defer func() {
