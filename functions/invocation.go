@@ -125,7 +125,6 @@ type runner interface {
 type pool struct {
 	cfg     Config
 	version string
-	arn     string
 	runner  runner
 	places  chan struct{}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weir-iot/weir/functions"
+	"github.com/weir-iot/weir/functions/sandbox"
 	"github.com/weir-iot/weir/internal/errs"
 )
 
@@ -236,6 +237,31 @@ func TestCallerGoesAway(t *testing.T) {
 	srv.mu.Unlock()
 	if out, err := s.Invoke(t.Context(), "f", []byte(`3`)); err != nil || string(out) != `3` {
 		t.Errorf("%s %v", out, err)
+	}
+}
+
+// Where isolation is required, a program runs isolated, or not at all, or because
+// it was said that it need not be.
+func TestRequiredIsolation(t *testing.T) {
+	s, _ := open(t, func(o *functions.Options) { o.RequireIsolation = true })
+	pkg := zipped(t, file{"bootstrap", "#!/bin/sh\nexit 5\n", 0o755})
+	put := func(i sandbox.Isolation) (*functions.Deployed, error) {
+		return s.Deploy(t.Context(), functions.Deployment{Name: "f", Config: functions.Config{Runtime: "provided", Isolation: i}, Package: pkg})
+	}
+	r := s.Isolation(t.Context())
+	d, err := put("")
+	if r.Isolated() {
+		if err != nil || len(d.Warnings) > 0 {
+			t.Errorf("%+v, %v", d, err)
+		}
+	} else if !errs.Is(err, errs.Forbidden) || !strings.Contains(err.Error(), "isolation none") {
+		t.Errorf("%v", err)
+	}
+	if d, err = put(sandbox.None); err != nil || len(d.Warnings) != 1 {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if kind, text := failureOf(t, invoke(t, s, "f", `{}`)); kind != "Runtime.ExitError" || !strings.Contains(text, "exit status 5") {
+		t.Errorf("%s %s", kind, text)
 	}
 }
 

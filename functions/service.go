@@ -79,7 +79,7 @@ type Service struct {
 }
 
 // errClosing ends invocations when Weir stops.
-var errClosing = errors.New("Weir is stopping")
+var errClosing = errors.New("the server is stopping")
 
 // record is a function as the bucket has it.
 type record struct {

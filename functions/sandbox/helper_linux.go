@@ -108,7 +108,7 @@ func become() error {
 		return err
 	}
 	if n, _ := unix.Read(link, buf[:1]); n != 1 {
-		return errors.New("Weir is gone")
+		return errors.New("the server is gone")
 	}
 	if p.Probe != nil {
 		p.Probe.run()

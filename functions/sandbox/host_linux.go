@@ -103,16 +103,15 @@ func (h *Host) Run(ctx context.Context) error {
 
 // process is the part of Process that is the platform's.
 type process struct {
-	h      *Host
-	cmd    *exec.Cmd
-	group  *group
-	temp   string // folder to remove; "": none
-	killed sync.Once
-	done   chan struct{}
-	state  *os.ProcessState // valid once done is closed
-	oom    bool             // likewise
-	peak   int64            // likewise
-	UID    int              // of the program; -1: Weir's own
+	h     *Host
+	cmd   *exec.Cmd
+	group *group
+	temp  string // folder to remove; "": none
+	done  chan struct{}
+	state *os.ProcessState // valid once done is closed
+	oom   bool             // likewise
+	peak  int64            // likewise
+	UID   int              // of the program; -1: Weir's own
 }
 
 // Start starts a program. The caller ends it with Kill, and waits with Wait.

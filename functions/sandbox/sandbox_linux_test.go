@@ -199,6 +199,48 @@ exec 3<>/dev/tcp/127.0.0.1/9001 && echo hello >&3 && head -1 <&3`}
 	}
 }
 
+// On the machine's network the listener knows its program from others.
+func TestOpenNetwork(t *testing.T) {
+	h := open(t)
+	isolated(t, h)
+	if !h.Users() {
+		t.Skip("programs have no users of their own here")
+	}
+	if _, err := exec.LookPath("bash"); err != nil {
+		t.Skip("bash dials in this test")
+	}
+	s := spec(t, "")
+	s.Network = Open
+	s.Command = []string{"bash", "-c", "exec 3<>/dev/tcp/${ADDR/://} && head -1 <&3"}
+	p, err := h.Start(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Output.Close()
+	defer p.Listener.Close()
+	defer p.Kill()
+	other, err := net.Dial("tcp", p.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for range 2 {
+		c, err := p.Listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if mine := c.RemoteAddr().String() != other.LocalAddr().String(); p.Owns(c) != mine {
+			t.Errorf("Owns says %v of the program's own connection, or of another's", !mine)
+		} else if mine {
+			fmt.Fprintln(c, "hello")
+		}
+	}
+	if out, err := io.ReadAll(p.Output); string(out) != "hello\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 // What costs the host is bounded, and the host goes on: each ends by itself or is
 // ended, with all it started.
 func TestBounds(t *testing.T) {
