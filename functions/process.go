@@ -62,7 +62,9 @@ func (r *processes) invoke(ctx context.Context, inv *invocation) (result, error)
 	defer stop()
 	res := env.run(wait, inv)
 	res.init = began
-	res.peak = env.p.Peak()
+	if inv.tail != nil {
+		res.peak = env.p.Peak() // a file is read for it
+	}
 	r.settle(env)
 	return res, nil
 }

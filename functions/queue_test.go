@@ -176,11 +176,11 @@ func TestHTTPFunction(t *testing.T) {
 func TestModulesAreBounded(t *testing.T) {
 	s, _ := open(t, nil)
 	for _, c := range []struct {
-		mode int
-		kind string
-	}{{2, "Sandbox.Timedout"}, {3, "Runtime.ExitError"}, {4, "Sandbox.Timedout|Function.ResponseSizeTooLarge"}} {
+		mode, timeout int
+		kind          string
+	}{{2, 1, "Sandbox.Timedout"}, {3, 60, "Runtime.ExitError"}, {4, 1, "Sandbox.Timedout|Function.ResponseSizeTooLarge"}} {
 		name := fmt.Sprintf("m%d", c.mode)
-		deploy(t, s, name, functions.Config{Runtime: "wasm", Timeout: 1, Memory: 64}, zipped(t, file{"main.wasm", string(module(c.mode, "x")), 0o644}))
+		deploy(t, s, name, functions.Config{Runtime: "wasm", Timeout: c.timeout, Memory: 64}, zipped(t, file{"main.wasm", string(module(c.mode, "x")), 0o644}))
 		for range 2 {
 			if kind, text := failureOf(t, invoke(t, s, name, `{}`)); !strings.Contains(c.kind, kind) {
 				t.Errorf("%s: %s %s", name, kind, text)

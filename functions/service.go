@@ -284,6 +284,14 @@ func (r *record) config(version string) (Config, bool) {
 // find returns a function's version.
 func (s *Service) find(ref, qualifier string) (*function, Config, string, error) {
 	const op = "functions.find"
+	if qualifier == "" {
+		s.mu.RLock()
+		f := s.byName[ref]
+		s.mu.RUnlock()
+		if f != nil { // a name as it is: most calls
+			return f, f.Latest, Latest, nil
+		}
+	}
 	name, version, own, err := s.resolve(ref, qualifier)
 	if err != nil {
 		return nil, Config{}, "", err
