@@ -136,7 +136,7 @@ func (m *modules) configure() (wazero.ModuleConfig, []string, error) {
 	if err != nil {
 		return nil, nil, errs.E("functions.wasm", errs.Invalid, err)
 	}
-	cfg := wazero.NewModuleConfig().WithName("").WithArgs(m.name).WithSysWalltime().WithSysNanotime().WithRandSource(crand.Reader)
+	cfg := wazero.NewModuleConfig().WithName("").WithSysWalltime().WithSysNanotime().WithRandSource(crand.Reader)
 	for _, v := range vars {
 		name, text, _ := strings.Cut(v, "=")
 		switch name {
@@ -215,7 +215,8 @@ func (m *modules) invoke(ctx context.Context, inv *invocation) (result, error) {
 			inv.tail.add(text)
 		}
 	}}
-	cfg := m.base.WithStdin(bytes.NewReader(inv.payload)).WithStdout(answer).WithStderr(log).WithEnv("AWS_REQUEST_ID", inv.id)
+	cfg := m.base.WithStdin(bytes.NewReader(inv.payload)).WithStdout(answer).WithStderr(log).
+		WithArgs(m.name, inv.id) // not WithEnv: its copies share their list
 	mod, err := rt.InstantiateModule(ctx, compiled, cfg)
 	var used int64
 	if mod != nil {
