@@ -59,6 +59,12 @@ type Options struct {
 	// and refuses everything else; only Status, Health and Metrics are needed.
 	StatusOnly bool
 
+	// Functions is served below /weir/v1/functions, with the token; Lambda at the
+	// paths of LambdaRoots, and checks by itself who asks. nil: not served.
+	Functions   http.Handler
+	Lambda      http.Handler
+	LambdaRoots []string
+
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
 	Profiles http.Handler // nil: not served
@@ -165,6 +171,16 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range slices.Concat(routes, shadowRoutes) {
 		mux.Handle(rt.pattern, s.operation(rt))
+	}
+	if s.o.Functions != nil {
+		for _, root := range []string{"/weir/v1/functions", "/weir/v1/functions/", "/weir/v1/function-isolation"} {
+			mux.Handle(root, s.authorized(s.o.Functions))
+		}
+	}
+	if s.o.Lambda != nil {
+		for _, root := range s.o.LambdaRoots {
+			mux.Handle(root, s.o.Lambda)
+		}
 	}
 	if s.o.Health != nil {
 		mux.Handle("GET /healthz", s.o.Health)
