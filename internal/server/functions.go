@@ -38,15 +38,26 @@ func (s *Server) webhooks() webhook.Policy {
 }
 
 // functionsAPI returns the APIs of functions: the owner's, and AWS's, which
-// takes the admin token.
+// takes signatures of access keys, and the admin token.
 func (s *Server) functionsAPI(token string) (owner, aws http.Handler) {
+	signed := s.signatures.of("lambda")
 	a := lambdaapi.New(lambdaapi.Options{Functions: s.functions, Logger: s.logger.With("room", "functions"),
-		Authorize: func(r *http.Request, _ []byte, _, _ string) error {
+		Authorize: func(r *http.Request, body []byte, action, resource string) error {
 			scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
-				return nil
+			if strings.EqualFold(scheme, "Bearer") {
+				if subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
+					return nil
+				}
+				return errs.Errorf("functions", errs.Unauthorized, "The security token included in the request is invalid.")
 			}
-			return errs.Errorf("functions", errs.Unauthorized, "The security token included in the request is invalid.")
+			caller, err := signed.Verify(r, body)
+			if err != nil {
+				return err
+			}
+			if !caller.May(action, resource) {
+				return errs.Errorf("functions", errs.Forbidden, "User: %s is not authorized to perform: %s on resource: %s", caller.ARN, action, resource)
+			}
+			return nil
 		}})
 	return a.Owner(), a
 }

@@ -107,6 +107,7 @@ type Server struct {
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
 	aws          *awsapi.API
+	signatures   *signatures
 	services     *services // nil: embedded, all roles are here
 	api          *control.Server
 	apiListener  net.Listener
@@ -145,7 +146,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{gatewayRole | controlRole, s.openRegistry},
 		{gatewayRole | controlRole, s.openAuth},
 		{rulesRole | controlRole, s.openActions},
-		{rulesRole | controlRole | gatewayRole, s.openFunctions},
+		{rulesRole | controlRole, s.openFunctions},
 		{everyRole, s.openShadows},
 		{rulesRole | controlRole, s.openRules},
 		{rulesRole, s.openEngine},
@@ -463,9 +464,9 @@ func (s *Server) openControl(context.Context) error {
 	}
 	if s.roles&controlRole != 0 {
 		o.Registry, o.AWS = people{s.things, string(s.ca.PEM())}, s.aws
+		o.Functions, o.Lambda = s.functionsAPI(token)
+		o.LambdaRoots = lambdaapi.Roots
 	}
-	o.Functions, o.Lambda = s.functionsAPI(token)
-	o.LambdaRoots = lambdaapi.Roots
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()
 	}
