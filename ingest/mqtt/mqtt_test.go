@@ -379,7 +379,7 @@ func (p *policy) May(_ *auth.Principal, a auth.Action, resource string) bool {
 
 func TestDenials(t *testing.T) {
 	az := &policy{deny: map[string]bool{}}
-	az.set("iot:Publish no", "iot:Subscribe no", "iot:Receive silent")
+	az.set("iot:Publish no", "iot:Subscribe no", "iot:Subscribe $share/g/no", "iot:Receive silent")
 	for _, v := range versions {
 		r := start(t, func(o *Options) { o.Authorizer = az })
 		for _, topic := range []string{"no", "$aws/events/x", "$SYS/x", "$aws/things/t/jobs/get", "$aws/certificates/create/json"} {

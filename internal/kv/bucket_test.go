@@ -424,14 +424,19 @@ func TestPowerCutLosesNoConfirmedValue(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		opened, done := make(chan struct{}), make(chan struct{})
+		opened, confirmed, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
+			first := true
 			for s := bufio.NewScanner(out); s.Scan(); {
 				f := strings.Fields(s.Text())
 				if len(f) == 1 {
 					close(opened)
 				} else if len(f) == 3 {
+					if first {
+						first = false
+						close(confirmed)
+					}
 					value[f[0]], _ = strconv.Atoi(f[1])
 					rev[f[0]], _ = strconv.ParseUint(f[2], 10, 64)
 				}
@@ -442,7 +447,12 @@ func TestPowerCutLosesNoConfirmedValue(t *testing.T) {
 		case <-done:
 			t.Fatal("the child has ended")
 		}
-		if run > 0 {
+		if run > 0 { // the first cut comes before anything is confirmed, most likely
+			select {
+			case <-confirmed:
+			case <-done:
+				t.Fatal("the child has ended")
+			}
 			time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
 		}
 		disk.PowerCut()
