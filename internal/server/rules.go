@@ -72,7 +72,7 @@ func (r *ruleService) ruleOf(st *rules.Stored, status rules.RuleStatus) control.
 		switch {
 		case a.Breaker != "" && a.Breaker != "closed":
 			lane.State = "destination down"
-		case a.Lanes < r.s.log.Partitions() && out.Enabled:
+		case out.Enabled && (a.Lanes < r.s.log.Partitions() || status.Version < st.Version): // the engine has not taken it up
 			lane.State = "starting"
 		case !a.AtHead:
 			lane.State = "catching up"
