@@ -149,10 +149,9 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 				continue
 			}
 			members[sub.filter] = append(members[sub.filter], e.Key)
-			from := &shareRecord{}
-			for p := range r.cursor {
-				from.upto = append(from.upto, max(sub.start[p], r.cursor[p]))
-			}
+			// Where a group has no record yet all it was to have may be under way
+			// still, to whichever member: it is read once more.
+			from := &shareRecord{upto: slices.Clone(sub.start)}
 			if b := begins[sub.filter]; b != nil {
 				for p := range b.upto {
 					from.upto[p] = min(from.upto[p], b.upto[p])
@@ -210,7 +209,10 @@ func (s *Server) keep(ctx context.Context) {
 			due = true
 		case <-st.wake:
 		case <-ctx.Done():
-			return // every connection has ended, and waited for its last record
+			// Every connection has ended, and waited for its last record. Those of
+			// groups have not been.
+			s.saveSessions(context.WithoutCancel(ctx), true, s.now())
+			return
 		}
 		now := s.now()
 		if due && now.Sub(moved) >= sessionsMove {

@@ -174,6 +174,9 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 	}
 	pl.seen = e.Seq
 	qos := min(e.QoS, sub.qos)
+	if qos == 0 && e.Seq <= s.c.s.ends[e.Partition] {
+		return false // from before the server, which reads it again for what is retained
+	}
 	if qos == 1 && (pl.behind || e.Seq <= pl.after) {
 		return false // its own reading has it, or will
 	}

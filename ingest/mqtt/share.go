@@ -232,6 +232,11 @@ func (g *share) deliver(x *encoder) *session {
 		return nil
 	}
 	pl.seen = e.Seq
+	// A router that begins anew hands out once more what the group has had.
+	w := placeOf(e)
+	if _, open := g.open[w]; e.Seq <= pl.upto && !open {
+		return nil
+	}
 	if e.QoS == 0 {
 		sess, ok := g.give(x, message{e: e})
 		if !ok {
@@ -244,12 +249,14 @@ func (g *share) deliver(x *encoder) *session {
 	}
 	if len(g.queue) == 0 && len(g.returned) == 0 {
 		if sess, ok := g.give(x, message{e: e}); ok {
+			delete(g.open, w)
 			return sess
 		}
 	}
 	if len(g.queue) < g.s.safety.QueuedMessages && g.queueBytes+e.Size() <= g.s.safety.QueuedBytes {
 		g.queue = append(g.queue, message{e: e})
 		g.queueBytes += e.Size()
+		delete(g.open, w)
 		g.wait()
 		g.changed()
 		// Room that came before it said so is not told of.

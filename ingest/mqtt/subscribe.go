@@ -305,7 +305,9 @@ func (s *session) dropRetained(f topic.Filter) {
 // have come by it: to be sent again, they are looked for on the log. The caller
 // holds s.mu.
 func (s *session) leaveGhost(sub *subscription) {
-	if s.persistent && sub.qos == 1 && !sub.shared && s.flightHead != s.flightTail && !slices.Contains(s.ghosts, sub.filter) {
+	// A session that will not outlive this connection may have outlived the last.
+	resends := s.persistent || slices.ContainsFunc(s.places, func(p place) bool { return len(p.again) > 0 })
+	if resends && sub.qos == 1 && !sub.shared && s.flightHead != s.flightTail && !slices.Contains(s.ghosts, sub.filter) {
 		s.ghosts = append(s.ghosts[:len(s.ghosts):len(s.ghosts)], sub.filter)
 	}
 }

@@ -83,6 +83,9 @@ type Log struct {
 	services []func(context.Context) error // of buckets, run by Run
 	running  *errgroup.Group
 	runCtx   context.Context
+
+	onlyMu sync.Mutex // guards only
+	only   map[string]any
 }
 
 // partition is one stream with its appender and its ring.
@@ -263,6 +266,26 @@ func (l *Log) Serve(f func(context.Context) error) {
 
 // Store returns the store the log lies in, for what else lies there.
 func (l *Log) Store() *jet.Store { return l.store }
+
+// Only returns what made gave the first time it was called with name: of a
+// stream beside the log's own there is one appender, which knows its end, however
+// many open it. An error of made is returned and not kept.
+func (l *Log) Only(name string, made func() (any, error)) (any, error) {
+	l.onlyMu.Lock()
+	defer l.onlyMu.Unlock()
+	if v, ok := l.only[name]; ok {
+		return v, nil
+	}
+	v, err := made()
+	if err != nil {
+		return nil, err
+	}
+	if l.only == nil {
+		l.only = map[string]any{}
+	}
+	l.only[name] = v
+	return v, nil
+}
 
 func (l *Log) end() { l.once.Do(func() { close(l.done) }) }
 

@@ -47,6 +47,7 @@ const MaxHistory = 1000
 type Bucket struct {
 	log      *eventlog.Log
 	store    *jet.Store
+	history  int
 	stream   string
 	root     string // subject prefix, with its dot
 	appender *jet.Appender[*unit]
@@ -59,8 +60,10 @@ type Bucket struct {
 }
 
 // Open makes or opens a bucket in the log's store. Its changes are committed
-// while the log's Run runs.
-// Errors: errs.Invalid, errs.Unavailable.
+// while the log's Run runs. Whoever opens it again on the same log gets the same
+// Bucket.
+// Errors: errs.Invalid, also of another History than it is open with;
+// errs.Unavailable.
 func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 	const op = "kv.Open"
 	if c.Name == "" || strings.ContainsFunc(c.Name, func(r rune) bool { return r > 0x7f || !plain(byte(r)) }) {
@@ -72,16 +75,28 @@ func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 	if c.History < 1 || c.History > MaxHistory {
 		return nil, errs.Errorf(op, errs.Invalid, "history of %d values: must be 1 to %d", c.History, MaxHistory)
 	}
+	one, err := log.Only("kv."+c.Name, func() (any, error) { return newBucket(log, c) })
+	if err != nil {
+		return nil, errs.E(op, errs.KindOf(err), err)
+	}
+	b := one.(*Bucket)
+	if b.history != c.History {
+		return nil, errs.Errorf(op, errs.Invalid, "bucket %s is open with a history of %d values", c.Name, b.history)
+	}
+	return b, nil
+}
+
+func newBucket(log *eventlog.Log, c Config) (*Bucket, error) {
 	s := log.Store()
 	b := &Bucket{
-		log: log, store: s, stream: "KV_" + c.Name, root: "$KV." + c.Name + ".",
+		log: log, store: s, history: c.History, stream: "KV_" + c.Name, root: "$KV." + c.Name + ".",
 		busy: map[string]chan struct{}{}, moved: make(chan struct{}),
 	}
 	_, st, err := s.Ensure(jet.StreamConfig{
 		Name: b.stream, Subjects: []string{b.root + ">"}, Description: "Weir's bucket " + c.Name, PerSubject: int64(c.History),
 	})
 	if err != nil {
-		return nil, errs.E(op, errs.KindOf(err), err)
+		return nil, err
 	}
 	b.opened(st)
 	b.appender = jet.NewAppender(s, jet.AppenderConfig[*unit]{

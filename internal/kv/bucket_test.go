@@ -546,3 +546,23 @@ func TestUpdateEach(t *testing.T) {
 		t.Errorf("a key twice: %v", err)
 	}
 }
+
+// Who opens a bucket that is open already shares it: what one changes the other
+// sees, and waits for no end that only the first knows.
+func TestOpenedTwice(t *testing.T) {
+	one, _ := open(t, eventlog.Options{Durability: eventlog.Memory}, Config{Name: "x"})
+	two, err := Open(t.Context(), one.log, Config{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustUpdate(t, one, "a", "1", 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	seen := 0
+	if err := two.Scan(ctx, "", func(e Entry) error { seen++; return nil }); err != nil || seen != 1 {
+		t.Errorf("%d values, %v", seen, err)
+	}
+	if _, err := Open(t.Context(), one.log, Config{Name: "x", History: 5}); !errs.Is(err, errs.Invalid) {
+		t.Error("another history:", err)
+	}
+}
