@@ -80,7 +80,6 @@ type Server struct {
 
 	roles        roleSet
 	log          *eventlog.Log
-	buckets      map[string]*kv.Bucket // by name
 	ca           *auth.CA
 	things       *registry.Registry
 	directory    *directory
@@ -122,7 +121,7 @@ type Server struct {
 // New opens everything a Weir needs: folders, the log, listeners. Nothing is
 // served before Run. On an error nothing stays open.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
-	s := &Server{o: o, cfg: o.Config, logger: o.Logger, now: o.Now, build: telemetry.ReadBuild(), ready: make(chan struct{}), buckets: map[string]*kv.Bucket{}}
+	s := &Server{o: o, cfg: o.Config, logger: o.Logger, now: o.Now, build: telemetry.ReadBuild(), ready: make(chan struct{})}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -289,19 +288,6 @@ func (s *Server) openLog(ctx context.Context) error {
 	return nil
 }
 
-// bucket opens a bucket, or returns it where another room has opened it: one
-// process has one handle of each, which knows all that the process commits.
-func (s *Server) bucket(ctx context.Context, c kv.Config) (*kv.Bucket, error) {
-	if b := s.buckets[c.Name]; b != nil {
-		return b, nil
-	}
-	b, err := kv.Open(ctx, s.log, c)
-	if err == nil {
-		s.buckets[c.Name] = b
-	}
-	return b, err
-}
-
 func (s *Server) openCA(context.Context) error {
 	ca, err := auth.OpenCA(filepath.Join(s.dataDir, "ca"), s.cfg.TLS.Names, s.now)
 	if err != nil {
@@ -325,7 +311,7 @@ func (s *Server) openActions(ctx context.Context) error {
 		o.LocalS3, o.NoMetadata = local, true
 		o.Credentials = aws.Credentials{AccessKeyID: "weir", SecretAccessKey: "weir", Source: "weir dev"}
 	}
-	b, err := s.bucket(ctx, kv.Config{Name: "destinations"})
+	b, err := kv.Open(ctx, s.log, kv.Config{Name: "destinations"})
 	if err != nil {
 		return err
 	}
@@ -361,7 +347,7 @@ func (s *Server) openActions(ctx context.Context) error {
 func (s *Server) openRules(ctx context.Context) error {
 	s.language = rules.SQL{AccountID: s.cfg.AccountID, Lookups: s.lookups(ctx)}
 	s.checker = rules.Checker{Language: s.language, Action: s.checkAction}
-	stored, err := s.bucket(ctx, kv.Config{Name: "registry"})
+	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
 	if err != nil {
 		return err
 	}
@@ -371,7 +357,7 @@ func (s *Server) openRules(ctx context.Context) error {
 }
 
 func (s *Server) openEngine(ctx context.Context) error {
-	positions, err := s.bucket(ctx, kv.Config{Name: "lanes"})
+	positions, err := kv.Open(ctx, s.log, kv.Config{Name: "lanes"})
 	if err != nil {
 		return err
 	}
@@ -407,15 +393,15 @@ func (s *Server) safety() ingest.Safety {
 
 func (s *Server) openGateway(ctx context.Context) error {
 	limits, safety := s.limits(), s.safety()
-	retained, err := s.bucket(ctx, kv.Config{Name: "retained"})
+	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
 	if err != nil {
 		return err
 	}
-	sessions, err := s.bucket(ctx, kv.Config{Name: "sessions"})
+	sessions, err := kv.Open(ctx, s.log, kv.Config{Name: "sessions"})
 	if err != nil {
 		return err
 	}
-	leases, err := s.bucket(ctx, kv.Config{Name: "leases"})
+	leases, err := kv.Open(ctx, s.log, kv.Config{Name: "leases"})
 	if err != nil {
 		return err
 	}
