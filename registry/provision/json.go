@@ -116,15 +116,21 @@ func (s *source) fail(at int, hint, format string, args ...any) error {
 func parse(text string) (*source, *node, error) {
 	s := &source{text: text, dec: json.NewDecoder(strings.NewReader(text))}
 	s.dec.UseNumber()
-	if !utf8.ValidString(text) {
-		return nil, nil, s.fail(len(strings.ToValidUTF8(text, "")), "", "the template is not UTF-8")
+	for i, r := range text {
+		if r != utf8.RuneError {
+			continue
+		}
+		if _, n := utf8.DecodeRuneInString(text[i:]); n == 1 {
+			return nil, nil, s.fail(i, "", "the template is not UTF-8")
+		}
 	}
 	root, err := s.value(0)
 	if err != nil {
 		return nil, nil, err
 	}
+	at := s.next()
 	if _, err := s.dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, nil, s.fail(s.next(), "", "something follows the end of the template")
+		return nil, nil, s.fail(at, "", "something follows the end of the template")
 	}
 	return s, root, nil
 }
