@@ -59,6 +59,12 @@ type Options struct {
 	// and refuses everything else; only Status, Health and Metrics are needed.
 	StatusOnly bool
 
+	// Functions is served below /weir/v1/functions, with the token; Lambda at the
+	// paths of LambdaRoots, and checks by itself who asks. nil: not served.
+	Functions   http.Handler
+	Lambda      http.Handler
+	LambdaRoots []string
+
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
 	Profiles http.Handler // nil: not served
@@ -166,6 +172,16 @@ func (s *Server) handler() http.Handler {
 	for _, rt := range slices.Concat(routes, shadowRoutes, provisionRoutes) {
 		mux.Handle(rt.pattern, s.operation(rt))
 	}
+	if s.o.Functions != nil {
+		for _, root := range []string{"/weir/v1/functions", "/weir/v1/functions/", "/weir/v1/function-isolation"} {
+			mux.Handle(root, s.authorized(s.o.Functions))
+		}
+	}
+	if s.o.Lambda != nil {
+		for _, root := range s.o.LambdaRoots {
+			mux.Handle(root, s.o.Lambda)
+		}
+	}
 	if s.o.Health != nil {
 		mux.Handle("GET /healthz", s.o.Health)
 	}
@@ -176,7 +192,7 @@ func (s *Server) handler() http.Handler {
 		mux.Handle("/debug/pprof/", s.authorized(s.o.Profiles))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if s.o.AWS != nil && !strings.HasPrefix(r.URL.Path, "/weir/") {
+		if s.o.AWS != nil && !strings.HasPrefix(r.URL.Path, "/weir/") && !strings.HasPrefix(r.URL.Path, "/debug/") {
 			s.o.AWS.ServeHTTP(w, r)
 			return
 		}
@@ -188,12 +204,20 @@ func (s *Server) handler() http.Handler {
 	}
 	return s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Before the mux, which cleans the path of what it redirects.
-		if s.o.AWS.Claims(r) {
+		if !s.lambda(r) && s.o.AWS.Claims(r) {
 			s.o.AWS.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	}))
+}
+
+// lambda reports whether a request is for the Lambda API: signed as those of the
+// other AWS APIs are, and known by its path.
+func (s *Server) lambda(r *http.Request) bool {
+	return s.o.Lambda != nil && slices.ContainsFunc(s.o.LambdaRoots, func(root string) bool {
+		return r.URL.Path == root || strings.HasSuffix(root, "/") && strings.HasPrefix(r.URL.Path, root)
+	})
 }
 
 // guard lets through only what was meant for this server: a Host it is known

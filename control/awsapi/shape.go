@@ -86,6 +86,8 @@ func init() {
 		"token":          `[a-zA-Z0-9-_]+`,
 		"payloadVersion": `[0-9-]+`,
 		"client":         `[^$][\s\S]*`,
+		"domain":         `[\w.-]+`,
+		"reserved":       `[\w.:-]+`,
 		"base64":         `[A-Za-z0-9+/]+={0,2}`,
 		"arn":            `arn:[!-~]+`,
 	} {

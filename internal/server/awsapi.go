@@ -28,19 +28,17 @@ func (s *Server) openAWS(context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.signatures = &signatures{
+		owner: owner.ID, account: s.cfg.AccountID, policies: s.policies, now: s.now,
+		v: sigv4.New(sigv4.Options{Keys: s.accessKeys(owner), Region: s.cfg.Region, Services: awsapi.SigningNames(), Now: s.now}),
+	}
 	var authorizers awsapi.Authorizers = noAuthorizers{}
 	if s.authorizers != nil {
 		authorizers = s.authorizers
 	}
 	s.aws, err = awsapi.New(awsapi.Options{
 		AccountID: s.cfg.AccountID, Region: s.cfg.Region,
-		Verifier: &signatures{
-			owner: owner.ID, account: s.cfg.AccountID, policies: s.policies, now: s.now,
-			v: sigv4.New(sigv4.Options{
-				Keys: s.accessKeys(owner), Region: s.cfg.Region,
-				Services: awsapi.SigningNames(), Now: s.now,
-			}),
-		},
+		Verifier: s.signatures,
 		Registry: s.things, Rules: topicRules{s.rules}, Destinations: s.destinations,
 		Messages: &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
 		Shadows:  s.shadows, Connections: mqtt.NewGateways(s.gateway, s.services.conn()), Authorizers: authorizers, Provisioner: registerThing{s}, Endpoints: s.deviceEndpoints,
@@ -98,6 +96,13 @@ func (r refused) AWSCode() string {
 		return code
 	}
 	return sigv4.UnrecognizedClient
+}
+
+// of returns signatures for one service alone.
+func (s *signatures) of(service string) *signatures {
+	o := *s
+	o.v = s.v.For(service)
+	return &o
 }
 
 // Check implements awsapi.Verifier.

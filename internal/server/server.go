@@ -33,6 +33,8 @@ import (
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/control/awsapi"
+	"github.com/weir-iot/weir/functions"
+	"github.com/weir-iot/weir/functions/lambdaapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/auth/custom"
@@ -91,6 +93,7 @@ type Server struct {
 	lanes        *actions.Maker
 	dead         *actions.Dead
 	outcomes     *actions.Outcomes
+	functions    *functions.Service
 	store        *rules.Store
 	engine       *rules.Engine
 	jobs         *replay.Jobs
@@ -106,6 +109,7 @@ type Server struct {
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
 	aws          *awsapi.API
+	signatures   *signatures
 	services     *services // nil: embedded, all roles are here
 	api          *control.Server
 	apiListener  net.Listener
@@ -145,6 +149,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{gatewayRole | controlRole, s.openProvision},
 		{gatewayRole | controlRole, s.openAuth},
 		{rulesRole | controlRole, s.openActions},
+		{rulesRole | controlRole, s.openFunctions},
 		{everyRole, s.openShadows},
 		{rulesRole | controlRole, s.openRules},
 		{rulesRole, s.openEngine},
@@ -184,6 +189,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	if s.destinations != nil { // whoever made one asks for its confirmation
 		parts.start("HTTP destinations", s.destinations.Run)
+	}
+	if s.functions != nil {
+		parts.start("functions", s.functions.Run)
 	}
 	if s.engine != nil {
 		parts.start("rules engine", s.engine.Run)
@@ -462,6 +470,8 @@ func (s *Server) openControl(context.Context) error {
 	}
 	if s.roles&controlRole != 0 {
 		o.Registry, o.AWS = people{s.things, string(s.ca.PEM())}, s.aws
+		o.Functions, o.Lambda = s.functionsAPI(token)
+		o.LambdaRoots = lambdaapi.Roots
 	}
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()

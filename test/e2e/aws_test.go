@@ -31,6 +31,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/internal/config"
 	"github.com/weir-iot/weir/internal/mqttclient"
 	"github.com/weir-iot/weir/test/weirtest"
 )
@@ -150,6 +151,10 @@ func TestAWSSDKGo(t *testing.T) {
 	if err != nil || aws.ToString(rule.RuleArn) != account+"rule/copy" || aws.ToString(rule.Rule.Sql) != *payload.Sql || aws.ToInt32(rule.Rule.Actions[0].Republish.Qos) != 1 ||
 		rule.Rule.ErrorAction == nil || rule.Rule.CreatedAt == nil || time.Since(*rule.Rule.CreatedAt) > time.Hour {
 		t.Errorf("%+v %v", rule, err)
+	}
+	tags, err := c.ListTagsForResource(ctx, &iot.ListTagsForResourceInput{ResourceArn: rule.RuleArn})
+	if err != nil || len(tags.Tags) != 0 {
+		t.Errorf("%+v %v", tags, err)
 	}
 	sub := w.Subscribe("out/#")
 	w.MustPublish("in/7", `{"a": 1}`)
@@ -774,5 +779,47 @@ func TestAWSGuide(t *testing.T) {
 	shadow, err := os.ReadFile(filepath.Join(cmd.Dir, "shadow.json"))
 	if err != nil || !strings.Contains(string(shadow), `"on":true`) {
 		t.Errorf("%s %v", shadow, err)
+	}
+}
+
+// A domain configuration that is disabled shuts its name.
+func TestAWSDomainConfiguration(t *testing.T) {
+	const name = "devices.example.com"
+	w := weirtest.Start(t, weirtest.Durability("memory"), weirtest.Set(func(c *config.Config) { c.TLS.Names = []string{name} }))
+	c := sdk(t, w, nil)
+	ctx := t.Context()
+	served := func() bool {
+		o := w.TLS().Clone()
+		o.ServerName, o.NextProtos = name, nil
+		conn, err := tls.Dial("tcp", w.Endpoints().HTTPS, o)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+		return true
+	}
+	if !served() {
+		t.Fatal("the name is not served")
+	}
+	made, err := c.CreateDomainConfiguration(ctx, &iot.CreateDomainConfigurationInput{DomainConfigurationName: aws.String("d"), DomainName: aws.String(name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(to types.DomainConfigurationStatus) {
+		t.Helper()
+		if _, err := c.UpdateDomainConfiguration(ctx, &iot.UpdateDomainConfigurationInput{DomainConfigurationName: aws.String("d"), DomainConfigurationStatus: to}); err != nil {
+			t.Fatal(err)
+		}
+		weirtest.Eventually(t, func() bool { return served() == (to == types.DomainConfigurationStatusEnabled) }, func() string { return "nothing changes at " + string(to) })
+	}
+	set(types.DomainConfigurationStatusDisabled)
+	set(types.DomainConfigurationStatusEnabled)
+	set(types.DomainConfigurationStatusDisabled)
+	d, err := c.DescribeDomainConfiguration(ctx, &iot.DescribeDomainConfigurationInput{DomainConfigurationName: aws.String("d")})
+	if err != nil || aws.ToString(d.DomainConfigurationArn) != aws.ToString(made.DomainConfigurationArn) || d.DomainConfigurationStatus != types.DomainConfigurationStatusDisabled {
+		t.Errorf("%+v %v", d, err)
+	}
+	if _, err := c.DeleteDomainConfiguration(ctx, &iot.DeleteDomainConfigurationInput{DomainConfigurationName: aws.String("d")}); err != nil {
+		t.Error(err)
 	}
 }
