@@ -79,6 +79,9 @@ type Log struct {
 	done  chan struct{} // closed when Run or Close ends the log
 	once  sync.Once
 
+	openedMu sync.Mutex // guards opened
+	opened   map[string]any
+
 	mu       sync.Mutex                    // guards what follows
 	services []func(context.Context) error // of buckets, run by Run
 	running  *errgroup.Group

@@ -99,6 +99,25 @@ func (l *Log) Share(stream string, end func() uint64, learned func(end uint64, c
 	}
 }
 
+// Once returns what make made for key the first time: there is one appender of
+// a stream in a process, which alone knows how far it is committed.
+func (l *Log) Once(key string, make func() (any, error)) (any, error) {
+	l.openedMu.Lock()
+	defer l.openedMu.Unlock()
+	if v, ok := l.opened[key]; ok {
+		return v, nil
+	}
+	v, err := make()
+	if err != nil {
+		return nil, err
+	}
+	if l.opened == nil {
+		l.opened = map[string]any{}
+	}
+	l.opened[key] = v
+	return v, nil
+}
+
 // Announce tells other processes, where there are any, that stream is committed
 // up to end.
 func (l *Log) Announce(stream string, end uint64) {
