@@ -644,7 +644,7 @@ func TestRegisterThingAPI(t *testing.T) {
 		t.Error(len(list.Certificates), err)
 	}
 	if _, err := e.api.CreateProvisioningTemplate(t.Context(), &iot.CreateProvisioningTemplateInput{TemplateName: aws.String("bad"), TemplateBody: aws.String(`{"Resources": {"x": {}}}`),
-		ProvisioningRoleArn: aws.String("arn:aws:iam::123456789012:role/provisioning")}); err == nil || !strings.Contains(err.Error(), "1:20") {
+		ProvisioningRoleArn: aws.String("arn:aws:iam::123456789012:role/provisioning")}); err == nil || !strings.Contains(err.Error(), "1:21") {
 		t.Error(err)
 	}
 }
