@@ -648,3 +648,5 @@ func TestRegisterThingAPI(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+var csrTemplate = &x509.CertificateRequest{Subject: pkix.Name{CommonName: "a device"}}
