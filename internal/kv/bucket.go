@@ -63,14 +63,14 @@ type Bucket struct {
 // wait for commits that only the other knows of.
 // Errors: errs.Invalid, errs.Unavailable.
 func Open(ctx context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
-	b, err := log.Once("kv."+c.Name, func() (any, error) { return open(ctx, log, c) })
+	b, err := log.Once("kv."+c.Name, func() (any, error) { return openBucket(ctx, log, c) })
 	if err != nil {
 		return nil, err
 	}
 	return b.(*Bucket), nil
 }
 
-func open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
+func openBucket(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 	const op = "kv.Open"
 	if c.Name == "" || strings.ContainsFunc(c.Name, func(r rune) bool { return r > 0x7f || !plain(byte(r)) }) {
 		return nil, errs.Errorf(op, errs.Invalid, "bucket name %q: only letters, digits, - and _", c.Name)
