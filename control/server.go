@@ -169,7 +169,7 @@ var routes = []route{
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, rt := range slices.Concat(routes, shadowRoutes) {
+	for _, rt := range slices.Concat(routes, shadowRoutes, provisionRoutes) {
 		mux.Handle(rt.pattern, s.operation(rt))
 	}
 	if s.o.Functions != nil {

@@ -76,3 +76,6 @@ func (r *Registry) certificateID(principal string) (string, error) {
 	}
 	return strings.ToLower(id), nil
 }
+
+// ARNPrefix returns what every ARN of this account and region begins with.
+func (r *Registry) ARNPrefix() string { return r.arnPrefix }

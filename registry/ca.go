@@ -225,8 +225,8 @@ func (tx *Tx) checkConfig(ca string, c *RegistrationConfig) error {
 		tx.lean(KindTemplate, t.Name, ca)
 		return nil
 	case c.TemplateBody != "":
-		if len(c.TemplateBody) > maxTemplate || !json.Valid([]byte(c.TemplateBody)) {
-			return invalid("a template body is JSON of at most %d characters", maxTemplate)
+		if err := tx.r.checkBody(c.TemplateBody, JITP); err != nil {
+			return err
 		}
 		return checkRole(c.RoleARN)
 	}

@@ -162,30 +162,34 @@ func (tx *Tx) RegisterCertificate(in RegisterCertificate) (*Certificate, error) 
 // is false then.
 func (r *Registry) AutoRegister(ctx context.Context, leaf *x509.Certificate) (c *Certificate, ca *CACertificate, isNew bool, err error) {
 	err = r.Change(ctx, "registry.AutoRegister", func(tx *Tx) (err error) {
-		c, ca, isNew = nil, nil, false
-		if c = get(tx, r.certificates, fingerprint(leaf.Raw)); c != nil {
-			ca = get(tx, r.cas, c.CAID)
-			return nil
-		}
-		if err := checkLeaf(leaf); err != nil {
-			return err
-		}
-		for _, one := range r.signers(leaf) {
-			if one.Status == Active && one.AutoRegistration {
-				ca = one
-			}
-		}
-		if ca == nil {
-			return fail(NotFound, "no active CA with automatic registration has signed the certificate")
-		}
-		isNew = true
-		c, err = tx.add(leaf, ca, ca.Mode, PendingActivation, nil)
+		c, ca, isNew, err = tx.AutoRegister(leaf)
 		return err
 	})
 	if err != nil {
 		return nil, nil, false, err
 	}
 	return c, ca, isNew, nil
+}
+
+// AutoRegister is Registry.AutoRegister in a change.
+func (tx *Tx) AutoRegister(leaf *x509.Certificate) (c *Certificate, ca *CACertificate, isNew bool, err error) {
+	r := tx.r
+	if c = get(tx, r.certificates, fingerprint(leaf.Raw)); c != nil {
+		return c, get(tx, r.cas, c.CAID), false, nil
+	}
+	if err := checkLeaf(leaf); err != nil {
+		return nil, nil, false, err
+	}
+	for _, one := range r.signers(leaf) {
+		if one.Status == Active && one.AutoRegistration {
+			ca = one
+		}
+	}
+	if ca == nil {
+		return nil, nil, false, fail(NotFound, "no active CA with automatic registration has signed the certificate")
+	}
+	c, err = tx.add(leaf, ca, ca.Mode, PendingActivation, nil)
+	return c, ca, true, err
 }
 
 func (tx *Tx) register(leaf, caCert *x509.Certificate, withoutCA bool, status Status) (*Certificate, error) {

@@ -36,7 +36,8 @@
 // TargetsOf, EffectivePolicies. Principals: AttachPrincipal, DetachPrincipal,
 // PrincipalsOf, ThingsOf. Access keys: CreateAccessKey, AccessKey, AccessKeys,
 // UpdateAccessKey, DeleteAccessKey, CreateSession, Credential. Templates:
-// CreateTemplate, Template, Templates, their versions. Authorizers, domain
+// CreateTemplate, Template, Templates, their versions; CreateProvisioningClaim,
+// ProvisioningClaim, EndProvisioningClaims. Authorizers, domain
 // configurations and role aliases likewise; DefaultAuthorizer. Settings:
 // LoggingOptions, LogLevels, LogLevelOf, EventConfigurations, Indexing. Tags:
 // TagResource, UntagResource, Tags. Several of these in one atomic change:

@@ -338,3 +338,6 @@ func (r *Registry) GroupsOfThing(thing string, p Page) ([]string, string, error)
 		return pageOf(r.members.byLeft[thing], p, "groups of\x00"+thing, false, func(name string, _ link) (string, bool) { return name, true })
 	})
 }
+
+// GroupsOf returns the groups a thing is in, sorted, in a change.
+func (tx *Tx) GroupsOf(thing string) []string { return tx.rights(tx.r.members, thing) }

@@ -59,6 +59,7 @@ func (r *Registry) makeIndexes() {
 	r.casBySubject = map[string][]*CACertificate{}
 	r.cas.orderKey = func(id string, c *CACertificate) string { return byTime(c.CreatedAt, id) }
 	r.cas.index = r.indexCA
+	r.tempClaims.orderKey = func(id string, c *ProvisioningClaim) string { return byTime(c.Expires, id) }
 	r.authorizers.orderKey = func(name string, a *Authorizer) string { return byTime(a.CreatedAt, name) }
 	r.roleAliases.orderKey = func(name string, a *RoleAlias) string { return byTime(a.CreatedAt, name) }
 	r.policies.orderKey = func(name string, p *Policy) string { return byTime(p.CreatedAt, name) }

@@ -21,6 +21,10 @@ type Options struct {
 	// MalformedPolicy. Nil: a document must only be a JSON object.
 	CheckPolicy func(document string) error
 
+	// CheckTemplate says why a text is no provisioning template of a type. Nil: it
+	// must only be a JSON object.
+	CheckTemplate func(body string, typ TemplateType) error
+
 	CA     CertificateAuthority // nil: certificates can be registered but not made
 	Seal   Sealer               // nil: no access keys
 	Limits Limits               // zero: AWS()
@@ -92,6 +96,7 @@ const (
 	KindAccessKey   Kind = "accesskey"
 	KindAuthorizer  Kind = "authorizer"
 	KindTemplate    Kind = "template"
+	KindClaim       Kind = "claim" // a temporary one of CreateProvisioningClaim
 	KindDomain      Kind = "domain"
 	KindRoleAlias   Kind = "rolealias"
 	KindLogLevel    Kind = "loglevel" // Name: target type and name
@@ -136,6 +141,7 @@ type Registry struct {
 	principals   *links // thing ↔ certificate
 	attachments  *links // target ↔ policy
 	templates    *table[Template]
+	tempClaims   *table[ProvisioningClaim]
 	accessKeys   *table[AccessKey]
 	authorizers  *table[Authorizer]
 	domains      *table[DomainConfiguration]
@@ -210,6 +216,7 @@ func (r *Registry) makeTables() {
 	r.principals = newLinks(r, "principal", KindPrincipal)
 	r.attachments = newLinks(r, "attach", KindAttachment)
 	r.templates = newTable[Template](r, "template", KindTemplate)
+	r.tempClaims = newTable[ProvisioningClaim](r, "claim", KindClaim)
 	r.accessKeys = newTable[AccessKey](r, "key", KindAccessKey)
 	r.authorizers = newTable[Authorizer](r, "authorizer", KindAuthorizer)
 	r.domains = newTable[DomainConfiguration](r, "domain", KindDomain)

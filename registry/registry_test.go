@@ -94,12 +94,16 @@ func newCA(t testing.TB, name string) *ca {
 func (c *ca) pem() string { return pemOf(c.cert.Raw) }
 
 func (c *ca) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error) {
+	return c.SignClientUntil(subject, key, time.Now().Add(time.Hour))
+}
+
+func (c *ca) SignClientUntil(subject pkix.Name, key crypto.PublicKey, then time.Time) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
 		return nil, err
 	}
 	return x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, Subject: subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
+		SerialNumber: serial, Subject: subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: then, BasicConstraintsValid: true,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, c.cert, key, c.key)
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/weir-iot/weir/internal/errs"
 )
 
 const maxTemplate = 10240 // characters
@@ -80,9 +82,15 @@ type CreateTemplate struct {
 	Tags        map[string]string
 }
 
-func checkBody(body string) error {
+func (r *Registry) checkBody(body string, typ TemplateType) error {
 	if n := utf8.RuneCountInString(body); n > maxTemplate {
 		return invalid("a template body has at most %d characters, this one has %d", maxTemplate, n)
+	}
+	if r.o.CheckTemplate != nil {
+		if err := r.o.CheckTemplate(body, typ); err != nil {
+			return &Error{Code: InvalidRequest, Message: "the template body: " + errs.Text(err), Err: err}
+		}
+		return nil
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(body), &object); err != nil {
@@ -141,7 +149,7 @@ func (r *Registry) CreateTemplate(ctx context.Context, in CreateTemplate) (*Temp
 		if typ == JITP && in.Hook != nil {
 			return nil, invalid("a template of type %s has no pre-provisioning hook", JITP)
 		}
-		for _, err := range []error{checkTemplateText(in.Description), checkBody(in.Body), checkRole(in.RoleARN), checkHook(in.Hook), checkTags(in.Tags, r.limits.Tags)} {
+		for _, err := range []error{checkTemplateText(in.Description), r.checkBody(in.Body, typ), checkRole(in.RoleARN), checkHook(in.Hook), checkTags(in.Tags, r.limits.Tags)} {
 			if err != nil {
 				return nil, err
 			}
@@ -248,7 +256,7 @@ func (r *Registry) CreateTemplateVersion(ctx context.Context, name, body string,
 		if err != nil {
 			return nil, err
 		}
-		if err := checkBody(body); err != nil {
+		if err := r.checkBody(body, old.Type); err != nil {
 			return nil, err
 		}
 		if len(old.Versions) >= r.limits.TemplateVersions {

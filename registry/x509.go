@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/weir-iot/weir/internal/errs"
 )
@@ -24,6 +25,8 @@ type CertificateAuthority interface {
 	// SignClient returns the DER of a client certificate for a key: not of an
 	// authority, without alternative names.
 	SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error)
+	// SignClientUntil is SignClient of a certificate that ends by then.
+	SignClientUntil(subject pkix.Name, key crypto.PublicKey, then time.Time) ([]byte, error)
 }
 
 // KeyType is the kind of key Weir makes for a device.

@@ -10,7 +10,7 @@ import (
 func templateOperations() []operation {
 	const template = "provisioningtemplate/{templateName}"
 	return []operation{
-		op(IoT, "CreateProvisioningTemplate", template, (*API).createTemplate, partly("kept; devices cannot be provisioned with it yet")),
+		op(IoT, "CreateProvisioningTemplate", template, (*API).createTemplate),
 		op(IoT, "DescribeProvisioningTemplate", template, (*API).describeTemplate),
 		op(IoT, "ListProvisioningTemplates", "*", (*API).listTemplates),
 		op(IoT, "UpdateProvisioningTemplate", template, (*API).updateTemplate),
@@ -19,6 +19,8 @@ func templateOperations() []operation {
 		op(IoT, "DescribeProvisioningTemplateVersion", template, (*API).describeTemplateVersion),
 		op(IoT, "ListProvisioningTemplateVersions", template, (*API).listTemplateVersions),
 		op(IoT, "DeleteProvisioningTemplateVersion", template, (*API).deleteTemplateVersion),
+		op(IoT, "CreateProvisioningClaim", template, (*API).createProvisioningClaim),
+		op(IoT, "RegisterThing", "*", (*API).registerThing),
 	}
 }
 

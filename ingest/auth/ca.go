@@ -120,6 +120,11 @@ func (ca *CA) SignClient(subject pkix.Name, key crypto.PublicKey) ([]byte, error
 	return ca.sign(&x509.Certificate{Subject: subject, NotAfter: ca.cert.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
 }
 
+// SignClientUntil is SignClient of a certificate that ends by then.
+func (ca *CA) SignClientUntil(subject pkix.Name, key crypto.PublicKey, then time.Time) ([]byte, error) {
+	return ca.sign(&x509.Certificate{Subject: subject, NotAfter: then, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
+}
+
 func (ca *CA) sign(t *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
 	serial, err := serialNumber()
 	if err != nil {

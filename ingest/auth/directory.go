@@ -78,8 +78,10 @@ type Registrar interface {
 	RegisterPending(ctx context.Context, leaf *x509.Certificate, ca *CA509) error
 }
 
-// Provisioner makes things and policies for a certificate that was registered
-// just in time with a CA that has a template.
+// Provisioner registers a certificate whose CA has a template, and makes what the
+// template says: all of it or nothing.
 type Provisioner interface {
-	Provision(ctx context.Context, leaf *x509.Certificate, ca *CA509) error
+	// Provision's error errs.Exists says that leaf is registered already, and that
+	// nothing was done.
+	Provision(ctx context.Context, c *Connection, leaf *x509.Certificate, ca *CA509) error
 }

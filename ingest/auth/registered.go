@@ -157,7 +157,7 @@ func (r *Registered) admit(ctx context.Context, c *Connection) (*Session, string
 		return nil, "", err
 	}
 	if _, ok := r.o.Directory.Certificate(id); !ok {
-		if err := r.registerJustInTime(ctx, leaf, id); err != nil {
+		if err := r.registerJustInTime(ctx, c, leaf, id); err != nil {
 			return nil, "", err
 		}
 	}
@@ -294,7 +294,7 @@ func (r *Registered) standing(id string, until time.Time, base *policy.Facts) (S
 
 // registerJustInTime registers a certificate that a registered CA has signed. It
 // returns nil only where the certificate is registered by now.
-func (r *Registered) registerJustInTime(ctx context.Context, leaf *x509.Certificate, id string) error {
+func (r *Registered) registerJustInTime(ctx context.Context, c *Connection, leaf *x509.Certificate, id string) error {
 	unknown := refuse(id, reasonUnknown, "not registered")
 	if r.o.Registrar == nil {
 		return unknown
@@ -314,18 +314,22 @@ func (r *Registered) registerJustInTime(ctx context.Context, leaf *x509.Certific
 		case !r.allow():
 			return errs.Errorf("auth.Authenticate", errs.Unavailable, "too many certificates are being registered")
 		}
+		if ca.Template != "" && r.o.Provisioner != nil {
+			err := r.o.Provisioner.Provision(ctx, c, leaf, ca)
+			switch {
+			case err == nil:
+				return refuse(id, reasonRegistered, "registered just now, with the template of its CA; the next connection may succeed")
+			case errs.Is(err, errs.Exists):
+				return nil
+			}
+			return errs.E("auth.Authenticate", errs.Unavailable, fmt.Errorf("provisioning certificate %s: %w", id, err))
+		}
 		err := r.o.Registrar.RegisterPending(ctx, leaf, ca)
 		if errs.Is(err, errs.Exists) {
 			return nil
 		}
 		if err != nil {
 			return errs.E("auth.Authenticate", errs.Unavailable, fmt.Errorf("registering certificate %s: %w", id, err))
-		}
-		if ca.Template != "" && r.o.Provisioner != nil {
-			if err := r.o.Provisioner.Provision(ctx, leaf, ca); err != nil {
-				return errs.E("auth.Authenticate", errs.Unavailable, fmt.Errorf("provisioning certificate %s: %w", id, err))
-			}
-			return refuse(id, reasonRegistered, "registered just now, with the template of its CA; the next connection may succeed")
 		}
 		if r.o.Announce != nil {
 			if err := r.o.Announce(ctx, &Registration{Certificate: id, CA: ca.ID, Registered: now, At: now}); err != nil {

@@ -80,6 +80,7 @@ type client struct {
 	counted  [2]int        // publishes by QoS, not yet in the metrics
 	rate     struct{ publishes, bytes bucket }
 	delayed  bool
+	calls    chan struct{} // private calls under way; nil before the first
 }
 
 // name is a topic name of the client's that has been checked.

@@ -36,7 +36,12 @@ func (c *client) onPublish(h byte, body []byte) error {
 	if len(p.payload) > c.s.limits.Payload {
 		return c.violation("payload", codePacketTooLarge, "payload is over the limit")
 	}
-	if f := c.mayPublish(n, p.retain); f != nil {
+	private := n.class == ingest.Private && c.s.private != nil && c.s.private.Serves(n.topic)
+	may := c.mayPublish
+	if private {
+		may = c.mayCall
+	}
+	if f := may(n, p.retain); f != nil {
 		if f.code == codeRetainNone {
 			return f // CONNACK said so. Source: MQTT 5 [MQTT-3.2.2-14]
 		}
@@ -54,6 +59,9 @@ func (c *client) onPublish(h byte, body []byte) error {
 		if !c.rate.publishes.try(c.s.now()) {
 			return c.overRate(p)
 		}
+	}
+	if private {
+		return c.call(n.topic, p)
 	}
 	e := c.newEvent()
 	*e = event.Event{

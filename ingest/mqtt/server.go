@@ -49,6 +49,10 @@ type Options struct {
 	// begins or ends, on $aws/events/presence/… and $aws/events/subscriptions/….
 	Lifecycle bool
 
+	// Private answers the calls that are published on private topics; nil: they
+	// are refused.
+	Private Private
+
 	Plain     string      // address of the listener without TLS, loopback only; "" for none
 	TLS       string      // address of the TLS listener; "" for none
 	TLSConfig *tls.Config // of the TLS listener; see auth.CA.TLSConfig and Protocols
@@ -75,6 +79,7 @@ type Server struct {
 	noise     noise
 	denials   *ingest.Denials
 	keeper    auth.Keeper // nil: who is connected stays
+	private   Private     // nil: none
 	now       func() time.Time
 	m         *metrics
 	guard     *ingest.Guard
@@ -158,6 +163,7 @@ func New(o Options) (_ *Server, err error) {
 	s := &Server{
 		log: o.Log, authn: o.Authenticator, authz: o.Authorizer, limits: o.Limits, safety: o.Safety, rates: o.Rates,
 		tlsConfig: o.TLSConfig, logger: o.Logger, now: o.Now,
+		private:  o.Private,
 		routed:   make([]atomic.Uint64, o.Log.Partitions()),
 		handed:   make([]atomic.Uint64, o.Log.Partitions()),
 		sessions: sessions{bucket: o.Sessions, wake: make(chan struct{}, 1), stored: map[string]stored{}}, retention: o.Retention, lifecycle: o.Lifecycle,

@@ -41,7 +41,7 @@ func (s *Server) openAWS(context.Context) error {
 		Verifier: s.signatures,
 		Registry: s.things, Rules: topicRules{s.rules}, Destinations: s.destinations,
 		Messages: &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
-		Shadows:  s.shadows, Connections: mqtt.NewGateways(s.gateway, s.services.conn()), Authorizers: authorizers, Endpoints: s.deviceEndpoints,
+		Shadows:  s.shadows, Connections: mqtt.NewGateways(s.gateway, s.services.conn()), Authorizers: authorizers, Provisioner: registerThing{s}, Endpoints: s.deviceEndpoints,
 		Logger: s.logger.With("room", "aws"), Registerer: s.registry, Now: s.now,
 	})
 	return err

@@ -27,7 +27,7 @@ func (s *Server) openAuth(context.Context) error {
 	})
 	var err error
 	s.authn, err = auth.NewRegistered(auth.RegisteredOptions{
-		Directory: s.directory, Policies: s.policies, Registrar: s.directory, Announce: s.announce,
+		Directory: s.directory, Policies: s.policies, Registrar: s.directory, Provisioner: provisioner{s}, Announce: s.announce,
 		Registerer: s.registry, Now: s.now,
 	})
 	return err
@@ -44,7 +44,7 @@ func newDirectory(r *registry.Registry) *directory {
 	r.OnChange(func(c registry.Change) {
 		switch c.Kind {
 		case registry.KindThing, registry.KindGroup, registry.KindMember, registry.KindCertificate, registry.KindCA,
-			registry.KindPolicy, registry.KindPrincipal, registry.KindAttachment, registry.KindAccessKey:
+			registry.KindPolicy, registry.KindClaim, registry.KindTemplate, registry.KindPrincipal, registry.KindAttachment, registry.KindAccessKey:
 			d.generation.Add(1)
 		}
 	})
@@ -57,7 +57,7 @@ func (d *directory) Generation() uint64 { return d.generation.Load() }
 func (d *directory) Certificate(id string) (*auth.Certificate, bool) {
 	c, err := d.r.Certificate(id)
 	if err != nil {
-		return nil, false
+		return d.claimed(id)
 	}
 	return &auth.Certificate{ID: c.ID, Status: auth.Status(c.Status), DER: c.DER, CA: c.CAID, Registered: c.CreatedAt}, true
 }
@@ -119,7 +119,7 @@ func (d *directory) Thing(name string) (*policy.Thing, bool) {
 func (d *directory) PoliciesOf(id, thing string) []auth.Policy {
 	list, err := d.r.EffectivePolicies(id, thing)
 	if err != nil {
-		return nil
+		return d.claimPolicy(id)
 	}
 	out := make([]auth.Policy, len(list))
 	for i, p := range list {

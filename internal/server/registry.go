@@ -8,6 +8,7 @@ import (
 	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/internal/seal"
 	"github.com/weir-iot/weir/registry"
+	"github.com/weir-iot/weir/registry/provision"
 )
 
 // openRegistry opens who and what there is.
@@ -25,7 +26,7 @@ func (s *Server) openRegistry(ctx context.Context) error {
 		limits = registry.Relaxed()
 	}
 	s.things, err = registry.Open(ctx, registry.Options{
-		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CA: s.ca, Seal: box,
+		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check, CA: s.ca, Seal: box,
 		Limits: limits, Logger: s.logger.With("room", "registry"), Now: s.now,
 	})
 	return err

@@ -49,6 +49,7 @@ import (
 	"github.com/weir-iot/weir/internal/rulefolder"
 	"github.com/weir-iot/weir/internal/telemetry"
 	"github.com/weir-iot/weir/registry"
+	"github.com/weir-iot/weir/registry/provision"
 	"github.com/weir-iot/weir/rules"
 	"github.com/weir-iot/weir/rules/replay"
 	"github.com/weir-iot/weir/shadow"
@@ -100,6 +101,7 @@ type Server struct {
 	domains      *domains
 	names        *domain.Names
 	authorizers  *custom.Authenticator
+	provision    *provision.Service
 	methods      *mux.Methods
 	gateway      *mqtt.Server
 	mux          *mux.Server   // nil: not served
@@ -144,6 +146,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{everyRole, s.openServices},
 		{gatewayRole | controlRole, s.openCA},
 		{gatewayRole | controlRole, s.openRegistry},
+		{gatewayRole | controlRole, s.openProvision},
 		{gatewayRole | controlRole, s.openAuth},
 		{rulesRole | controlRole, s.openActions},
 		{rulesRole | controlRole, s.openFunctions},
@@ -195,6 +198,9 @@ func (s *Server) Run(ctx context.Context) error {
 		parts.start("canaries and backfills", s.jobs.Run)
 	}
 	parts.start("shadows", s.shadows.Run)
+	if s.provision != nil {
+		parts.start("provisioning", s.provision.Run)
+	}
 	if s.authorizers != nil {
 		parts.start("custom authorizers", s.authorizers.Run)
 	}
@@ -409,8 +415,8 @@ func (s *Server) openGateway(ctx context.Context) error {
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
 		Authenticator: s.methods, Authorizer: s.policies,
 		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
-		TLSConfig: s.names.TLSConfig(mqtt.Protocols...),
-		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
+		TLSConfig: s.names.TLSConfig(mqtt.Protocols...), Private: privateCalls{s},
+		Logger: s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
 	})
 	if err != nil {
 		return portTaken("listen.mqtt", s.cfg.Listen.MQTT, portTaken("listen.mqtts", s.cfg.Listen.MQTTS, err))

@@ -1,0 +1,179 @@
+package provision
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/eventlog"
+	"github.com/weir-iot/weir/internal/kv"
+	"github.com/weir-iot/weir/internal/topic"
+	"github.com/weir-iot/weir/registry"
+)
+
+// signer is an authority.
+type signer struct {
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func (s *signer) SignClient(n pkix.Name, key crypto.PublicKey) ([]byte, error) {
+	return s.SignClientUntil(n, key, time.Now().Add(24*time.Hour))
+}
+
+func (s *signer) SignClientUntil(n pkix.Name, key crypto.PublicKey, then time.Time) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
+	if err != nil {
+		return nil, err
+	}
+	return x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, Subject: n, NotBefore: time.Now().Add(-time.Hour), NotAfter: then}, s.cert, key, s.key)
+}
+
+type noHooks struct{}
+
+func (noHooks) Invoke(context.Context, string, []byte) ([]byte, error) { panic("no hook") }
+
+// world is a service over a registry, with a clock of the test's.
+type world struct {
+	*Service
+	r   *registry.Registry
+	csr string
+}
+
+func begin(t testing.TB, dir string, clock *atomic.Int64) (_ *world, stop func()) {
+	t.Helper()
+	l, err := eventlog.Open(t.Context(), eventlog.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- l.Run(ctx) }()
+	b, err := kv.Open(ctx, l, kv.Config{Name: "registry"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
+	w := &world{}
+	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check,
+		CA: &signer{key, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}}, Logger: slog.New(slog.DiscardHandler), Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- w.r.Run(ctx) }()
+	w.Service, err = New(Options{Registry: w.r, Invoke: noHooks{}, Publish: func(context.Context, *event.Event) error { return nil }, Logger: slog.New(slog.DiscardHandler), Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.csr = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	return w, func() {
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (w *world) ask(t testing.TB, n topic.Name, q any) (answer map[string]any) {
+	t.Helper()
+	b, err := json.Marshal(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, out, err := w.Call(t.Context(), Caller{Principal: "claim", ClientID: "device"}, n, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out, &answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// A certificate that nobody activates is gone after its hour, also where Weir was
+// down then; one that was activated stays, and its token is good no more.
+func TestLapsedClaims(t *testing.T) {
+	var clock atomic.Int64
+	dir := t.TempDir()
+	w, stop := begin(t, dir, &clock)
+	if _, err := w.r.CreateTemplate(t.Context(), registry.CreateTemplate{Name: "fleet", Enabled: true, RoleARN: "arn:aws:iam::123456789012:role/r", Body: fleet}); err != nil {
+		t.Fatal(err)
+	}
+	create := func() (id, token string) {
+		a := w.ask(t, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
+		return a["certificateId"].(string), a["certificateOwnershipToken"].(string)
+	}
+	register := func(token string) map[string]any {
+		return w.ask(t, "$aws/provisioning-templates/fleet/provision/json", map[string]any{"certificateOwnershipToken": token, "parameters": map[string]string{"ThingName": "7", "Serial": "x:1"}})
+	}
+	kept, token := create()
+	if a := register(token); a["thingName"] != "lamp-7" {
+		t.Fatal(a)
+	}
+	orphan, late := create()
+	stop()
+	clock.Store(int64(time.Hour + time.Minute))
+	w, stop = begin(t, dir, &clock)
+	defer stop()
+	if a := register(late); a["errorCode"] != "InvalidCertificateOwnershipToken" {
+		t.Errorf("a token that has ended: %v", a)
+	}
+	if err := w.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.r.Certificate(orphan); registry.CodeOf(err) != registry.NotFound {
+		t.Errorf("the certificate that was not activated: %v", err)
+	}
+	if c, err := w.r.Certificate(kept); err != nil || c.Status != registry.Active {
+		t.Errorf("the one that was: %v %v", c, err)
+	}
+}
+
+// BenchmarkEnrol is one device from its request to its thing, without the
+// gateway.
+func BenchmarkEnrol(b *testing.B) {
+	var clock atomic.Int64
+	w, stop := begin(b, b.TempDir(), &clock)
+	defer stop()
+	if _, err := w.r.CreateTemplate(b.Context(), registry.CreateTemplate{Name: "fleet", Enabled: true, RoleARN: "arn:aws:iam::123456789012:role/r", Body: fleet}); err != nil {
+		b.Fatal(err)
+	}
+	w.creations.perSecond, w.registrations.perSecond = 1<<30, 1<<30
+	var n atomic.Int64
+	b.SetParallelism(16)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			a := w.ask(b, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
+			r := w.ask(b, "$aws/provisioning-templates/fleet/provision/json", map[string]any{"certificateOwnershipToken": a["certificateOwnershipToken"],
+				"parameters": map[string]string{"ThingName": itoa(int(n.Add(1))), "Serial": "x:1"}})
+			if r["thingName"] == nil {
+				b.Error(r)
+			}
+		}
+	})
+}
