@@ -49,6 +49,8 @@ type client struct {
 	// Set by CONNECT, constant from then on.
 	v5         bool
 	id         string
+	key        string  // names connection and session: the client id, or what the dialect says
+	dialect    Dialect // nil: AWS's
 	principal  *auth.Principal
 	keepAlive  time.Duration
 	connected  time.Time
@@ -154,6 +156,9 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	s.m.connections.Inc()
 	nc.SetDeadline(time.Time{})
 	c.tellConnected()
+	if c.dialect != nil {
+		c.dialect.Opened(&Link{c})
+	}
 	err := c.loop()
 	c.leave(err)
 }
@@ -252,7 +257,7 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	if f := checkClientID(id, s.limits.ClientID); f != nil {
 		return f, false
 	}
-	c.id = id
+	c.id, c.key = id, id
 	if c.v5 && pk.Properties.AuthenticationMethod != "" {
 		return faultf(codeBadAuthMethod, "auth_method", "extended authentication is not supported"), false
 	}
@@ -276,10 +281,13 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 		return faultf(codeUnavailable, "unavailable", errs.Text(err)), false
 	}
 	c.principal = principal
+	if f := c.speak(principal); f != nil {
+		return f, false
+	}
 	if !s.may(principal, auth.Connect, id) {
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
-	if n := s.rates.Connects; n > 0 && !s.connects.try(id, n, s.now()) {
+	if n := s.rates.Connects; n > 0 && !s.connects.try(c.key, n, s.now()) {
 		return c.violation("connect_rate", codeConnectRate, "more CONNECTs of this client id than a second allows"), false
 	}
 	if f := c.takeWill(pk); f != nil {
@@ -365,7 +373,7 @@ func (s *Server) install(c *client) *fault {
 	defer deadline.Stop()
 	for {
 		s.mu.Lock()
-		old := s.clients[c.id]
+		old := s.clients[c.key]
 		switch {
 		case !s.running:
 			s.mu.Unlock()
@@ -375,7 +383,7 @@ func (s *Server) install(c *client) *fault {
 			return faultf(codeBusy, "max_connections", "too many connections")
 		case old == nil:
 			c.lastRead.Store(s.now().UnixNano())
-			s.clients[c.id] = c
+			s.clients[c.key] = c
 			s.mu.Unlock()
 			return nil
 		}
@@ -393,8 +401,8 @@ func (s *Server) install(c *client) *fault {
 
 func (s *Server) remove(c *client) {
 	s.mu.Lock()
-	if s.clients[c.id] == c {
-		delete(s.clients, c.id)
+	if s.clients[c.key] == c {
+		delete(s.clients, c.key)
 	}
 	s.mu.Unlock()
 }
@@ -454,6 +462,9 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	}
 	if len(p.WillPayload) > c.s.limits.Payload {
 		return faultf(codePacketTooLarge, "payload", "the will is over the payload limit")
+	}
+	if c.dialect != nil {
+		return c.dialectWill(p)
 	}
 	n, err := topic.ParseName(strings.Clone(p.WillTopic), c.s.limits.Topic())
 	if err != nil {
@@ -560,8 +571,11 @@ func (c *client) leave(err error) {
 	c.unsubscribeAll()
 	c.publishWill(f)
 	c.tellDisconnected(f)
+	if c.dialect != nil {
+		c.dialect.Closed()
+	}
 	c.s.mu.Lock()
-	c.s.departed.put(c.id, c.s.now(), disconnectReason(f))
+	c.s.departed.put(c.key, c.s.now(), disconnectReason(f))
 	c.s.mu.Unlock()
 	c.s.remove(c)
 	c.s.m.connections.Dec()
@@ -584,7 +598,12 @@ func (c *client) publishWill(f *fault) {
 		return
 	}
 	w := c.will
-	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
+	if c.dialect != nil {
+		if !c.s.may(c.principal, auth.Publish, string(w.Topic)) {
+			c.s.noise.warn("will not published", "reason", "the principal may not publish on its topic", "clientId", c.id)
+			return
+		}
+	} else if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
 		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
 		return
 	}
