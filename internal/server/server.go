@@ -36,6 +36,7 @@ import (
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/auth/custom"
+	"github.com/weir-iot/weir/ingest/azure"
 	"github.com/weir-iot/weir/ingest/domain"
 	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/ingest/mqtt"
@@ -98,6 +99,8 @@ type Server struct {
 	authorizers  *custom.Authenticator
 	methods      *mux.Methods
 	gateway      *mqtt.Server
+	azure        *azure.Hub
+	azureREST    http.Handler
 	mux          *mux.Server   // nil: not served
 	https        *https.Server // nil: not served
 	rules        *ruleService
@@ -137,6 +140,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		s.openRules,
 		s.openTrials,
 		s.openIdentity,
+		s.openAzure,
 		s.openGateway,
 		s.openAWS,
 		s.openControl,
@@ -166,6 +170,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.start("canaries and backfills", s.jobs.Run)
 	parts.start("shadows", s.shadows.Run)
 	parts.start("custom authorizers", s.authorizers.Run)
+	parts.start("Azure dialect", s.azure.Run)
 	parts.start("MQTT gateway", s.gateway.Run)
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
@@ -365,7 +370,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: s.methods, Authorizer: s.policies,
+		Authenticator: s.methods, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
 		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.names.TLSConfig(mqtt.Protocols...),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -391,7 +396,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 		MayRetain: gw.MayRetain,
 		Log:       s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.names.TLSConfig(https.Protocols...),
-		MQTT:      gw.WebSocket(https.TLSState), Data: http.HandlerFunc(s.serveData),
+		MQTT:      gw.WebSocket(https.TLSState), WebSockets: []string{azure.WebSocketPath}, Service: s.azureService, Data: http.HandlerFunc(s.serveData),
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
 	}
 	if s.mux != nil {
