@@ -102,6 +102,20 @@ type Env struct {
 
 	// Destinations knows the confirmed HTTP destinations; nil: none can be had.
 	Destinations Destinations
+
+	// Functions are those deployed here; nil: none.
+	Functions Functions
+}
+
+// Functions runs functions by name or ARN.
+type Functions interface {
+	// Has reports whether function is deployed here.
+	Has(function string) bool
+	// Do runs it on payload and returns when it has answered; id is the
+	// invocation's, the same in every repeat. A function that failed is
+	// errs.Invalid, or errs.Timeout where its time was up; errs.Quota and
+	// errs.Unavailable say that it could not be asked now.
+	Do(ctx context.Context, function, id string, payload []byte) error
 }
 
 // Template is a compiled text with substitution templates. It is immutable and

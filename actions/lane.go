@@ -29,10 +29,10 @@ type LaneOptions struct {
 	ErrorAction Action // nil: the rule has none
 	ErrorSpec   Spec
 
-	Dead  DeadLetters // required
+	Dead DeadLetters // required
 
-	Outcomes Recorder // nil: what was not simply delivered is in the counters only
-	State lane.State  // where the lane left off
+	Outcomes Recorder   // nil: what was not simply delivered is in the counters only
+	State    lane.State // where the lane left off
 
 	Window      int           // results taken and not settled in order; default 1,024
 	WindowBytes int           // of these and their events; default 4 MiB; one larger result is taken alone

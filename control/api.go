@@ -109,6 +109,7 @@ type Status struct {
 	DataDir    string            `json:"dataDir"`
 	Durability string            `json:"durability"`
 	Limits     string            `json:"limits"`
+	Roles      []string          `json:"roles"`     // this process runs
 	Listeners  map[string]string `json:"listeners"` // name to host:port
 	Partitions []Partition       `json:"partitions"`
 

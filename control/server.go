@@ -55,6 +55,16 @@ type Options struct {
 	Clients  Clients
 	Authz    Authz // nil: nothing is explained
 
+	// StatusOnly: this process does not run the control API. It tells its status
+	// and refuses everything else; only Status, Health and Metrics are needed.
+	StatusOnly bool
+
+	// Functions is served below /weir/v1/functions, with the token; Lambda at the
+	// paths of LambdaRoots, and checks by itself who asks. nil: not served.
+	Functions   http.Handler
+	Lambda      http.Handler
+	LambdaRoots []string
+
 	Health   http.Handler // without token
 	Metrics  http.Handler // without token
 	Profiles http.Handler // nil: not served
@@ -118,8 +128,10 @@ type route struct {
 	serve   func(s *Server, w http.ResponseWriter, r *http.Request) error
 }
 
+const statusRoute = "GET /weir/v1/status"
+
 var routes = []route{
-	{"GET /weir/v1/status", false, (*Server).status},
+	{statusRoute, false, (*Server).status},
 	{"GET /weir/v1/rules", false, (*Server).listRules},
 	{"PUT /weir/v1/rules", false, (*Server).applyRule},
 	{"GET /weir/v1/rules/{name}", false, (*Server).getRule},
@@ -159,6 +171,16 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range slices.Concat(routes, shadowRoutes) {
 		mux.Handle(rt.pattern, s.operation(rt))
+	}
+	if s.o.Functions != nil {
+		for _, root := range []string{"/weir/v1/functions", "/weir/v1/functions/", "/weir/v1/function-isolation"} {
+			mux.Handle(root, s.authorized(s.o.Functions))
+		}
+	}
+	if s.o.Lambda != nil {
+		for _, root := range s.o.LambdaRoots {
+			mux.Handle(root, s.o.Lambda)
+		}
 	}
 	if s.o.Health != nil {
 		mux.Handle("GET /healthz", s.o.Health)
@@ -254,6 +276,11 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 }
 
 func (s *Server) operation(rt route) http.Handler {
+	if s.o.StatusOnly && rt.pattern != statusRoute {
+		rt.serve = func(*Server, http.ResponseWriter, *http.Request) error {
+			return errs.Errorf("control", errs.NotImplemented, "this process does not run the role control: ask one that does")
+		}
+	}
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if err := rt.serve(s, w, r); err != nil {

@@ -118,6 +118,7 @@ type Registry struct {
 
 	mu       sync.RWMutex // guards the rest
 	tables   map[string]projection
+	mark     kv.Mark           // where the bucket was loaded
 	seen     uint64            // revision up to which the bucket was followed
 	direct   map[string]uint64 // keys this process changed and has not yet seen come by
 	moved    chan struct{}     // closed and replaced when seen moves
@@ -184,7 +185,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	r.makeTables()
 	begun := time.Now()
 	n := 0
-	seen, err := o.Bucket.Load(ctx, "", func(e kv.Entry) error {
+	mark, err := o.Bucket.Load(ctx, "", func(e kv.Entry) error {
 		n++
 		r.apply(e)
 		return nil
@@ -192,7 +193,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	if err != nil {
 		return nil, errs.E(op, errs.KindOf(err), err)
 	}
-	r.seen = seen
+	r.mark, r.seen = mark, mark.Revision
 	o.Logger.Debug("registry loaded", "records", n, "things", len(r.things.rows), "took", time.Since(begun).Round(time.Millisecond))
 	return r, nil
 }
@@ -226,7 +227,8 @@ func (r *Registry) makeTables() {
 // on return.
 func (r *Registry) Run(ctx context.Context) error {
 	r.mu.RLock()
-	from := r.seen
+	from := r.mark
+	from.Revision = r.seen
 	r.mu.RUnlock()
 	ctx, cancel := context.WithCancel(ctx)
 	var sweeper sync.WaitGroup

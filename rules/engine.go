@@ -62,7 +62,8 @@ func New(o Options) (*Engine, error) {
 	if o.Log == nil || o.Store == nil || o.Positions == nil || o.Language == nil || o.Lanes == nil {
 		return nil, errs.Errorf(op, errs.Internal, "an option is missing")
 	}
-	if o.Owner == "" {
+	alone := o.Owner != ""
+	if !alone {
 		var b [8]byte
 		rand.Read(b[:])
 		o.Owner = hex.EncodeToString(b[:])
@@ -81,7 +82,11 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{o: o, entries: map[string]*entry{}, changed: make(chan struct{})}
 	for p := range o.Log.Partitions() {
-		e.parts = append(e.parts, &partition{engine: e, id: p, log: o.Logger.With("partition", p), opened: o.Log.Committed(p)})
+		part := &partition{engine: e, id: p, log: o.Logger.With("partition", p), opened: open, openedAt: o.Now()}
+		if alone {
+			part.opened = o.Log.Committed(p)
+		}
+		e.parts = append(e.parts, part)
 		e.parts[p].holdAll()
 	}
 	return e, nil

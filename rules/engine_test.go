@@ -681,6 +681,36 @@ func TestALostTailIsClamped(t *testing.T) {
 	}
 }
 
+// What comes under the lost sequences is not skipped, also where the log has grown
+// beyond the old positions by the time the rules are taken up again, and where a
+// rule was to begin behind the new end.
+func TestWhatComesBehindALostTailIsNotSkipped(t *testing.T) {
+	w := newWorld(t, 1)
+	w.start()
+	st := w.apply("r", "t", "s3")
+	w.running("r", st.Revision)
+	for range 10 {
+		w.log.add(0, "t", "x")
+	}
+	w.idle()
+	late := w.apply("late", "t", "s3")
+	w.running("late", late.Revision)
+	epoch := w.engine.Partitions()[0].Epoch
+	w.log.mu.Lock()
+	w.log.parts[0] = w.log.parts[0][:6]
+	close(w.log.moved)
+	w.log.moved = make(chan struct{})
+	w.log.mu.Unlock()
+	w.eventually("noticed", func() bool { return !w.engine.Partitions()[0].Owned })
+	for range 20 {
+		w.log.add(0, "t", "x")
+	}
+	w.eventually("taken up again", func() bool { return w.engine.Partitions()[0].Epoch > epoch })
+	w.idle()
+	exactly(t, "r", w.hub.seqs("r", 0)[10:], 7, 26)
+	exactly(t, "late", w.hub.seqs("late", 0), 7, 26)
+}
+
 // What is committed between the opening of the log and the taking up of the rules
 // may already use the lost sequences again.
 func TestALostTailIsClampedToTheEndAtOpening(t *testing.T) {

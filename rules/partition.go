@@ -25,9 +25,11 @@ type partition struct {
 	log    *slog.Logger
 
 	// opened is the committed end when the engine was made, before anything was
-	// appended. No position of a former process may lie behind it. Once others may
-	// have had the partition, or this process has, it bounds nothing: open.
-	opened uint64
+	// appended, or what the log was left with when it lost its end: no position of
+	// that time (openedAt) may lie behind it. Once others may have had the
+	// partition, or this process has, it bounds nothing: open.
+	opened   uint64
+	openedAt time.Time
 
 	mu      sync.Mutex
 	session *session // nil: not the owner
@@ -42,7 +44,7 @@ func (p *partition) run(ctx context.Context) {
 			p.session = s
 			p.mu.Unlock()
 			err = s.run(ctx)
-			p.opened = open
+			p.opened, p.openedAt = s.back.Load(), p.engine.o.Now()
 			p.mu.Lock()
 			p.session = nil
 			p.mu.Unlock()
@@ -142,6 +144,7 @@ type session struct {
 	e        *Engine
 	restored record // as it was found; read only
 	end      uint64 // committed when the session began, or when the log was opened: no restored position may lie behind it
+	bounded  bool   // the second: nor where versions of that time begin and end
 
 	// Of the saver alone.
 	rev    uint64
@@ -151,6 +154,7 @@ type session struct {
 
 	position atomic.Uint64 // the shared worker has offered everything up to here
 	held     atomic.Uint64 // lowest position that a restart would read from
+	back     atomic.Uint64 // the end the log has gone back to; open: it has not
 	next     atomic.Pointer[table]
 
 	stop context.CancelCauseFunc // ends the session
@@ -230,6 +234,7 @@ func newSession(p *partition, rec record, rev uint64) *session {
 		versions: map[uint64]*version{}, past: map[string]lane.Counts{}, done: map[uint64]bool{},
 		ended: map[string]uint64{}, finish: map[uint64]string{},
 	}
+	s.back.Store(open)
 	maps.Copy(s.past, rec.Past)
 	for _, r := range rec.Done {
 		s.done[r] = true
@@ -251,6 +256,7 @@ func (s *session) run(ctx context.Context) error {
 		s.wakeMu.Unlock()
 	}()
 	s.end = min(s.e.o.Log.Committed(s.p.id), s.p.opened)
+	s.bounded = s.p.opened != open
 	start := s.startPosition()
 	s.position.Store(start)
 	s.held.Store(s.lowestRestored(start))
@@ -335,6 +341,15 @@ func (s *session) restoredLane(sv savedVersion, i int) lane.State {
 // with an unsynced tail, and its sequences are used again.
 func (s *session) clamp(pos uint64) uint64 { return min(pos, s.end) }
 
+// bound is clamp for where a version begins or ends, if that was written before
+// the end was lost.
+func (s *session) bound(st Stored, pos uint64) uint64 {
+	if s.bounded && st.UpdatedAt.Before(s.p.openedAt) {
+		return s.clamp(pos)
+	}
+	return pos
+}
+
 func (s *session) lowestRestored(low uint64) uint64 {
 	for _, sv := range s.restored.Versions {
 		low = min(low, s.restored.Position)
@@ -409,10 +424,10 @@ func (s *session) newVersion(n *entry) *version {
 	v.known = known
 	v.from = s.end
 	if p := s.p.id; p < len(n.stored.Start) {
-		v.from = n.stored.Start[p]
+		v.from = s.bound(n.stored, n.stored.Start[p])
 	}
 	if known {
-		v.from = sv.From
+		v.from = s.bound(n.stored, sv.From)
 	}
 	v.failed = n.err
 	v.hot.Store(n.prog != nil && n.prog.CallsOut())
@@ -673,7 +688,8 @@ func lowest(rec record) uint64 {
 func (s *session) record() record {
 	// The position is read before each lane is asked whether it is with the
 	// worker: a lane that leaves does so before the position passes it.
-	at := s.position.Load()
+	back := s.back.Load()
+	at := min(s.position.Load(), back)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rec := record{Owner: s.e.o.Owner, Epoch: s.epoch, Position: at, Versions: make(map[uint64]savedVersion, len(s.versions))}
@@ -682,14 +698,15 @@ func (s *session) record() record {
 			rec.Versions[rev] = *v.kept
 			continue
 		}
-		sv := savedVersion{Rule: v.stored.Rule.Name, From: v.from}
-		drained := v.end != open && (at >= v.end || len(v.lanes) > 0)
+		sv := savedVersion{Rule: v.stored.Rule.Name, From: min(v.from, back)}
+		drained := v.end != open && back == open && (at >= v.end || len(v.lanes) > 0)
 		states := make([]lane.State, len(v.lanes))
 		for i, r := range v.lanes {
 			if !r.left.Load() {
 				r.lane.Advance(at)
 			}
 			st := r.lane.State()
+			st.Confirmed = min(st.Confirmed, back)
 			states[i] = st
 			drained = drained && st.Confirmed >= v.end
 			if st.Confirmed != at || st.Settled() > 0 || !st.DownSince.IsZero() {

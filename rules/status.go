@@ -91,6 +91,10 @@ func (e *Engine) Status() []RuleStatus {
 			s.addTo(get)
 		}
 	}
+	return sorted(byName)
+}
+
+func sorted(byName map[string]*RuleStatus) []RuleStatus {
 	out := make([]RuleStatus, 0, len(byName))
 	for _, rs := range byName {
 		slices.SortFunc(rs.Actions, func(a, b ActionStatus) int {
@@ -100,6 +104,65 @@ func (e *Engine) Status() []RuleStatus {
 	}
 	slices.SortFunc(out, func(a, b RuleStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// MergeStatus joins the accounts of processes that own different partitions.
+func MergeStatus(lists ...[]RuleStatus) []RuleStatus {
+	byName := map[string]*RuleStatus{}
+	for _, list := range lists {
+		for _, in := range list {
+			rs := byName[in.Name]
+			if rs == nil {
+				rs = &RuleStatus{Name: in.Name, Deleted: true, Actions: []ActionStatus{}}
+				byName[in.Name] = rs
+			}
+			// A process that lags behind the store knows an older version; its lanes
+			// are not of the newest.
+			newer := in.Version > rs.Version || in.Version == rs.Version && rs.Deleted && !in.Deleted
+			older := in.Version < rs.Version
+			if newer {
+				rs.Version, rs.Enabled, rs.Deleted, rs.Error = in.Version, in.Enabled, in.Deleted, in.Error
+				for i := range rs.Actions {
+					rs.Actions[i].Lanes = 0
+				}
+			} else if rs.Error == "" {
+				rs.Error = in.Error
+			}
+			rs.Closed = max(rs.Closed, in.Closed)
+			for _, a := range in.Actions {
+				if older {
+					a.Lanes = 0
+				}
+				rs.action(a.Index, a.Kind).merge(&a)
+			}
+		}
+	}
+	return sorted(byName)
+}
+
+func (a *ActionStatus) merge(b *ActionStatus) {
+	a.Matched += b.Matched
+	a.Delivered += b.Delivered
+	a.ErrorDelivered += b.ErrorDelivered
+	a.Dead += b.Dead
+	a.Pending += b.Pending
+	a.PendingBytes += b.PendingBytes
+	a.Lag += b.Lag
+	a.Retries += b.Retries
+	a.Lanes += b.Lanes
+	a.AtHead = a.AtHead && b.AtHead
+	if !b.Oldest.IsZero() && (a.Oldest.IsZero() || b.Oldest.Before(a.Oldest)) {
+		a.Oldest = b.Oldest
+	}
+	if b.LastFailed.After(a.LastFailed) {
+		a.LastError, a.LastFailed = b.LastError, b.LastFailed
+	}
+	if worse(b.Breaker, a.Breaker) {
+		a.Breaker = b.Breaker
+	}
+	if !b.DownSince.IsZero() && (a.DownSince.IsZero() || b.DownSince.Before(a.DownSince)) {
+		a.DownSince = b.DownSince
+	}
 }
 
 // Partitions returns the state of each partition's worker.

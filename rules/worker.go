@@ -50,6 +50,10 @@ func (w *worker) run(ctx context.Context) {
 		var gap *Gap
 		switch {
 		case err == nil && upto < w.at:
+			if len(batch) > 0 {
+				upto = batch[0].Seq - 1
+			}
+			s.back.Store(upto)
 			s.stop(errBack)
 			return
 		case err == nil:

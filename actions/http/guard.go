@@ -86,6 +86,24 @@ func (p Policy) permit(a netip.Addr, plain bool) error {
 	return nil
 }
 
+// Transport returns a transport for one request at a time to any URL, each dial
+// checked against the policy, without proxy, redirects and cookies; it is for
+// those that are no rule actions. conns bounds the connections to a host.
+func (p Policy) Transport(conns int) nethttp.RoundTripper {
+	c := newClient(p, conns)
+	return guarded{c}
+}
+
+type guarded struct{ c *client }
+
+// RoundTrip implements http.RoundTripper.
+func (g guarded) RoundTrip(r *nethttp.Request) (*nethttp.Response, error) {
+	if r.URL.Scheme == "http" {
+		return g.c.plain.RoundTrip(r)
+	}
+	return g.c.secure.RoundTrip(r)
+}
+
 // plainAllowed reports whether any plain http URL can be served at all.
 func (p Policy) plainAllowed() bool { return p.AllowPrivate || len(p.AllowNetworks) > 0 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/weir-iot/weir/actions"
 	"github.com/weir-iot/weir/actions/dynamodb"
 	"github.com/weir-iot/weir/actions/http"
+	"github.com/weir-iot/weir/actions/lambda"
 	"github.com/weir-iot/weir/actions/republish"
 	"github.com/weir-iot/weir/actions/s3"
 )
@@ -19,7 +20,7 @@ import (
 
 // Kinds returns all kinds, in the order of the reference.
 func Kinds() []actions.Kind {
-	return []actions.Kind{republish.Kind, http.Kind, s3.Kind, dynamodb.Kind, dynamodb.KindV2}
+	return []actions.Kind{republish.Kind, http.Kind, s3.Kind, dynamodb.Kind, dynamodb.KindV2, lambda.Kind}
 }
 
 // Find returns the kind that a rule's action names, such as "s3".
@@ -141,6 +142,11 @@ addressed in path style. ` + "`weir dev`" + ` brings an S3 along that keeps obje
 directory; it is used where the environment names no other.`,
 	"dynamoDB": `
 A repeat of a result leaves the same item. ` + "`AWS_ENDPOINT_URL_DYNAMODB`" + ` points the action at another server.`,
+	"lambda": `
+A function that is deployed here has answered before a result counts as delivered. One that fails, or whose time is
+up, is run twice more, and then the result goes to the error action. While all places of its concurrency are taken,
+results wait. Every repeat has the same request id. A function of AWS Lambda gets the result into its own queue and is
+tried again by AWS. A result must be JSON of at most 262,144 bytes.`,
 	"dynamoDBv2": `
 A repeat of a result leaves the same item. A result that is not a JSON object goes to the error action.`,
 }

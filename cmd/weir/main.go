@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/functions/sandbox"
 	"github.com/weir-iot/weir/internal/config"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/mqttclient"
@@ -38,6 +39,7 @@ const (
 )
 
 func main() {
+	sandbox.Main() // this process may be the beginning of a function's
 	ctx, stop := interruptible(context.Background())
 	code := run(ctx, &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}, os.Args[1:])
 	stop()
@@ -150,7 +152,7 @@ could not be reached; 4 Weir refused the request; 130 interrupted twice.`,
 	for group, cmds := range map[string][]*cobra.Command{
 		"server": {a.devCmd(), a.serveCmd(), a.configCmd()},
 		"device": {a.pubCmd(), a.subCmd()},
-		"owner": {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.explainCmd(), a.shadowCmd(), a.deadCmd(), a.destinationCmd(), a.clientCmd(), a.authzCmd(),
+		"owner": {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.explainCmd(), a.shadowCmd(), a.deadCmd(), a.destinationCmd(), a.clientCmd(), a.authzCmd(), a.functionCmd(),
 			a.thingCmd(), a.typeCmd(), a.groupCmd(), a.certCmd(), a.caCmd(), a.policyCmd(), a.accessKeyCmd()},
 	} {
 		for _, c := range cmds {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,15 +29,24 @@ It stops at SIGINT or SIGTERM: listeners first, then what is under way, then the
 Everything that was acknowledged is on the log at any moment, also at kill -9.`,
 		Example: `  weir config > weir.yaml
   weir serve --config weir.yaml
-  WEIR_DATA_DIR=/var/lib/weir WEIR_LISTEN_MQTTS=0.0.0.0:8883 weir serve`,
+  WEIR_DATA_DIR=/var/lib/weir WEIR_LISTEN_MQTTS=0.0.0.0:8883 weir serve
+  WEIR_NATS_URL=nats://127.0.0.1:4222 weir serve --data ./rules-1 --role rules`,
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if role != "all" {
-				return usagef("--role %s: only all is there: this version runs every role in one process", role)
-			}
 			cfg, err := a.loadConfig(file, false)
 			if err != nil {
 				return err
+			}
+			if role != "" {
+				if role == "all" {
+					role = ""
+				}
+				if err := cfg.Set("roles", role); err != nil {
+					return usagef("--role: %s", strings.TrimPrefix(err.Error(), "roles: "))
+				}
+				if err := cfg.Validate(); err != nil {
+					return err
+				}
 			}
 			logger, err := a.logger(cfg, a.stderr)
 			if err != nil {
@@ -50,7 +60,7 @@ Everything that was acknowledged is on the log at any moment, also at kill -9.`,
 				select {
 				case <-s.Ready():
 					e := s.Endpoints()
-					logger.Info("ready", "version", telemetry.ReadBuild().Version, "data", e.DataDir, "durability", cfg.Durability,
+					logger.Info("ready", "version", telemetry.ReadBuild().Version, "roles", s.Roles(), "data", e.DataDir, "durability", cfg.Durability,
 						"mqtts", e.MQTTS, "https", e.HTTPS, "mux", e.Mux, "api", e.API, "nats", e.NATS)
 				case <-cmd.Context().Done():
 				}
@@ -59,7 +69,7 @@ Everything that was acknowledged is on the log at any moment, also at kill -9.`,
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "configuration file (default: none, every key has a default)")
-	c.Flags().StringVar(&role, "role", "all", "which part to run: all")
+	c.Flags().StringVar(&role, "role", "", "which parts to run: "+strings.Join(config.Roles, ", ")+", several with commas (default: as roles in the configuration says, all)")
 	return c
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,7 @@ func (a *app) printStatus(s *control.Status) {
 	row("data folder", "%s", s.DataDir)
 	row("durability", "%s", s.Durability)
 	row("limits", "%s", s.Limits)
+	row("roles", "%s", strings.Join(s.Roles, ", "))
 	for _, name := range slices.Sorted(maps.Keys(s.Listeners)) {
 		row("listens", "%s, %s", s.Listeners[name], name)
 	}

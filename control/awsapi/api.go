@@ -67,6 +67,7 @@ type Options struct {
 	Messages     Messages
 	Shadows      Shadows
 	Connections  Connections
+	Authorizers  Authorizers
 
 	// Endpoints returns host:port by endpoint type, for DescribeEndpoint. A type
 	// that is missing is refused.
@@ -87,7 +88,7 @@ type API struct {
 
 // New checks o and builds the table.
 func New(o Options) (*API, error) {
-	if o.Registry == nil || o.Rules == nil || o.Destinations == nil || o.Messages == nil || o.Shadows == nil || o.Connections == nil || o.Endpoints == nil {
+	if o.Registry == nil || o.Rules == nil || o.Destinations == nil || o.Messages == nil || o.Shadows == nil || o.Connections == nil || o.Authorizers == nil || o.Endpoints == nil {
 		return nil, errors.New("awsapi: a room is missing")
 	}
 	if o.Logger == nil {

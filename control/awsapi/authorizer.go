@@ -17,6 +17,7 @@ func authorizerOperations() []operation {
 		op(IoT, "SetDefaultAuthorizer", authorizer, (*API).setDefaultAuthorizer),
 		op(IoT, "DescribeDefaultAuthorizer", "*", (*API).describeDefaultAuthorizer),
 		op(IoT, "ClearDefaultAuthorizer", "*", (*API).clearDefaultAuthorizer),
+		op(IoT, "TestInvokeAuthorizer", authorizer, (*API).testInvokeAuthorizer),
 	}
 }
 

@@ -37,8 +37,8 @@ func notFound(format string, args ...any) error {
 	return &Error{Code: "ResourceNotFoundException", Message: fmt.Sprintf(format, args...)}
 }
 
-// statuses of the codes. Source: the API models of the services; a code that has
-// different ones there has that of iot here, and data in dataStatuses.
+// statuses of the codes. Source: the API models of the services. A
+// ThrottlingException has another in the data plane: see API.fail.
 var statuses = map[string]int{
 	"AccessDeniedException":                http.StatusForbidden,
 	"CertificateConflictException":         http.StatusConflict,
@@ -87,8 +87,7 @@ var statuses = map[string]int{
 	"VersionsLimitExceededException":       http.StatusConflict,
 }
 
-// codes of the kinds of a room's error. An operation may have others: see
-// operation.conflict.
+// codes of the kinds of a room's error.
 var codes = map[Service]map[errs.Kind]string{
 	IoT: {
 		errs.Internal: "InternalFailureException", errs.Invalid: "InvalidRequestException", errs.NotFound: "ResourceNotFoundException",

@@ -18,10 +18,11 @@ type Messages interface {
 	Publish(ctx context.Context, e *event.Event) error
 
 	// Retained returns the retained message of a topic, nil where there is none.
-	Retained(n topic.Name) *event.Event
+	// Errors: errs.Unavailable.
+	Retained(n topic.Name) (*event.Event, error)
 	// RetainedAfter returns up to max retained messages of the topics behind
-	// after, sorted by topic.
-	RetainedAfter(after topic.Name, max int) []*event.Event
+	// after, sorted by topic. Errors: errs.Unavailable.
+	RetainedAfter(after topic.Name, max int) ([]*event.Event, error)
 }
 
 // dataOperations is the data plane: what devices may do too.
@@ -108,7 +109,10 @@ type getRetainedMessageResponse struct {
 }
 
 func (a *API) getRetainedMessage(_ context.Context, q *getRetainedMessageRequest) (*getRetainedMessageResponse, error) {
-	e := a.o.Messages.Retained(topic.Name(q.Topic))
+	e, err := a.o.Messages.Retained(topic.Name(q.Topic))
+	if err != nil {
+		return nil, err
+	}
 	if e == nil {
 		return nil, notFound("There is no retained message on the topic %s", clip(q.Topic))
 	}
@@ -150,7 +154,10 @@ func (a *API) listRetainedMessages(_ context.Context, q *listRetainedMessagesReq
 	if q.MaxResults != nil {
 		n = int(*q.MaxResults)
 	}
-	found := a.o.Messages.RetainedAfter(topic.Name(last), n+1)
+	found, err := a.o.Messages.RetainedAfter(topic.Name(last), n+1)
+	if err != nil {
+		return nil, err
+	}
 	out := &listRetainedMessagesResponse{RetainedTopics: []retainedMessage{}}
 	if len(found) > n {
 		found = found[:n]

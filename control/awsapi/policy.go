@@ -27,7 +27,7 @@ func policyOperations() []operation {
 		op(IoT, "AttachPrincipalPolicy", "{arn:x-amzn-iot-principal}", (*API).attachPrincipalPolicy, partly("as AttachPolicy")),
 		op(IoT, "DetachPrincipalPolicy", "{arn:x-amzn-iot-principal}", (*API).detachPrincipalPolicy, partly("as AttachPolicy")),
 		op(IoT, "ListPrincipalPolicies", "*", (*API).listPrincipalPolicies),
-		op(IoT, "ListPolicyPrincipals", "*", (*API).listPolicyPrincipals),
+		op(IoT, "ListPolicyPrincipals", "*", (*API).listPolicyPrincipals, partly("in the order of their ARNs")),
 	}
 }
 

@@ -18,7 +18,6 @@ type branch struct {
 	static map[string]*branch
 	label  *branch // any segment that is not empty
 	rest   *operation
-	labels []string // names of labels up to here
 }
 
 // greedy are the labels that take the rest of the path: clients leave the

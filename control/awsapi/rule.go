@@ -28,10 +28,10 @@ type Rules interface {
 func ruleOperations() []operation {
 	const rule = "rule/{ruleName}"
 	return []operation{
-		op(IoT, "CreateTopicRule", rule, (*API).createTopicRule),
+		op(IoT, "CreateTopicRule", rule, (*API).createTopicRule, partly("no tags; the actions Weir has")),
 		op(IoT, "GetTopicRule", rule, (*API).getTopicRule),
 		op(IoT, "ListTopicRules", "*", (*API).listTopicRules),
-		op(IoT, "ReplaceTopicRule", rule, (*API).replaceTopicRule),
+		op(IoT, "ReplaceTopicRule", rule, (*API).replaceTopicRule, partly("the actions Weir has")),
 		op(IoT, "DeleteTopicRule", rule, (*API).deleteTopicRule),
 		op(IoT, "EnableTopicRule", rule, (*API).enableTopicRule),
 		op(IoT, "DisableTopicRule", rule, (*API).disableTopicRule),

@@ -27,6 +27,7 @@ import (
 //	       be missing; "~name", one of forms; "=A|B", one of these
 //	each   the same for the items of a list or the values of a map
 //	keys   the same for the keys of a map
+//	default the text of a member that is not given
 //	refuse a setting that would change nothing here, with the reason: a request
 //	       that has it is refused
 //
@@ -46,6 +47,7 @@ type member struct {
 	is     constraint
 	each   constraint
 	keys   constraint
+	def    string
 	refuse string
 }
 
@@ -84,6 +86,8 @@ func init() {
 		"token":          `[a-zA-Z0-9-_]+`,
 		"payloadVersion": `[0-9-]+`,
 		"client":         `[^$][\s\S]*`,
+		"domain":         `[\w.-]+`,
+		"reserved":       `[\w.:-]+`,
 		"base64":         `[A-Za-z0-9+/]+={0,2}`,
 		"arn":            `arn:[!-~]+`,
 	} {
@@ -107,7 +111,7 @@ func shapeOf(t reflect.Type) *shape {
 			panic(fmt.Sprintf("awsapi: %s.%s has no name", t, f.Name))
 		}
 		s.members = append(s.members, member{
-			name: name, in: f.Tag.Get("in"), index: i, typ: f.Type, refuse: f.Tag.Get("refuse"),
+			name: name, in: f.Tag.Get("in"), index: i, typ: f.Type, refuse: f.Tag.Get("refuse"), def: f.Tag.Get("default"),
 			is: parseConstraint(f.Tag.Get("is")), each: parseConstraint(f.Tag.Get("each")), keys: parseConstraint(f.Tag.Get("keys")),
 		})
 	}
@@ -465,6 +469,10 @@ func (s *shape) check(v reflect.Value, path string) error {
 		m := &s.members[i]
 		f := v.Field(m.index)
 		if absent(f) {
+			if m.def != "" {
+				f.SetString(m.def)
+				continue
+			}
 			if m.is.required {
 				return violation("null", path+m.name, "Member must not be null")
 			}

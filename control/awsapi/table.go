@@ -61,7 +61,6 @@ type operation struct {
 	action   string // what the caller must be permitted, such as "iot:CreateThing"
 	resource string // on what: the end of an ARN with {members} of the request, {/those} behind a slash where they are there, {arn:those} that are whole ARNs, or "*"
 	partly   string // what is missing; empty: nothing
-	conflict string // the code of errs.Conflict, where it is not the service's
 	maxBody  int64  // bytes; 0: maxBody
 
 	labels  []string // of the path
@@ -76,12 +75,6 @@ type option func(*operation)
 
 // partly says what the operation does not do.
 func partly(what string) option { return func(o *operation) { o.partly = what } }
-
-// onConflict says which code a conflict has.
-func onConflict(code string) option { return func(o *operation) { o.conflict = code } }
-
-// permitted says under which action a policy permits the operation.
-func permitted(action string) option { return func(o *operation) { o.action = action } }
 
 // atMost says how long a body may be.
 func atMost(bytes int64) option { return func(o *operation) { o.maxBody = bytes } }
@@ -112,8 +105,8 @@ func operations() []operation {
 	var all []operation
 	for _, part := range [][]operation{
 		thingOperations(), groupOperations(), certificateOperations(), policyOperations(), principalOperations(), decisionOperations(),
-		tagOperations(), authorizerOperations(), templateOperations(),
-		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(), shadowOperations(), connectionOperations(),
+		tagOperations(), authorizerOperations(), domainOperations(), templateOperations(),
+		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(), shadowOperations(), connectionOperations(), searchOperations(),
 	} {
 		all = append(all, part...)
 	}
@@ -154,9 +147,6 @@ func table() (map[Service]*routes, []*operation, error) {
 
 // codeOf returns the code of a room's error in an answer of o.
 func (o *operation) codeOf(k errs.Kind) string {
-	if k == errs.Conflict && o.conflict != "" {
-		return o.conflict
-	}
 	s := o.Service
 	if s == Jobs {
 		s = Data

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 )
 
 func tagOperations() []operation {
@@ -67,9 +68,16 @@ type listTagsForResourceResponse struct {
 }
 
 // listTagsForResource answers all tags at once: there are 50 at most.
-func (a *API) listTagsForResource(_ context.Context, q *listTagsForResourceRequest) (*listTagsForResourceResponse, error) {
+func (a *API) listTagsForResource(ctx context.Context, q *listTagsForResourceRequest) (*listTagsForResourceResponse, error) {
 	if q.NextToken != "" {
 		return nil, invalid("nextToken is not one of this list")
+	}
+	// A rule cannot be given any, and Terraform asks whenever it reads one.
+	if rule, ok := strings.CutPrefix(q.ResourceARN, a.ruleARN("")); ok {
+		if _, err := a.o.Rules.Rule(ctx, rule); err != nil {
+			return nil, a.ruleError(clip(rule), err)
+		}
+		return &listTagsForResourceResponse{Tags: []tag{}}, nil
 	}
 	tags, err := a.o.Registry.Tags(q.ResourceARN)
 	if err != nil {

@@ -164,7 +164,7 @@ func TestCertificateByServerName(t *testing.T) {
 	at := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
 	exact := i.write(at("exact.crt"), at("exact.key"), false, "iot.example.com")
 	wild := i.write(at("wild", "fullchain.pem"), at("wild", "privkey.pem"), false, "*.example.com")
-	mounted := i.write(at("mounted", "tls.crt"), at("mounted", "tls.key"), true, "rsa.example.org", "iot.example.com")
+	mounted := i.write(at("mounted", "tls.crt"), at("mounted", "tls.key"), true, "rsa.example.org")
 	i.put(at("README"), []byte("not a certificate"))
 	i.put(at("wild", "ocsp.der"), i.staple(wild, time.Now().Add(time.Hour)))
 	d := configs{

@@ -25,6 +25,7 @@ import (
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/topic"
 )
 
 // Log is what the dialect needs of the event log.

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +62,11 @@ type client struct {
 	keeps      bool          // CONNECT asked for a session that outlives the connection
 	expiry     time.Duration // of that session; the read loop changes it at a DISCONNECT
 	answered   bool          // a CONNACK that refuses has been written
+	willDelay  time.Duration // of the will, behind the end of the connection
+	kept       *storedWill   // the will as it is stored; nil: it is not
+
+	accepted  atomic.Bool    // it is in; else it is being established
+	unsettled sync.WaitGroup // of the events that tell of its end, its will among them, on their way to the log
 
 	lastRead atomic.Int64 // unix nanoseconds
 	idle     atomic.Bool  // the read loop waits for the client, not for the log
@@ -155,6 +161,7 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	s.m.connects.WithLabelValues("accepted").Inc()
 	s.m.connections.Inc()
 	nc.SetDeadline(time.Time{})
+	c.accepted.Store(true)
 	c.tellConnected()
 	if c.dialect != nil {
 		c.dialect.Opened(&Link{c})
@@ -314,17 +321,29 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	case !p.Clean:
 		c.expiry = min(s.limits.SessionExpiry, s.retention)
 	}
+	c.connection = s.nextVersion()
 	if f := s.install(c); f != nil {
 		return f, false
 	}
-	c.connection = s.nextVersion() // now that an older connection has ended
-	present, f := c.openSession(p.Clean)
+	present := false
+	f = c.takeOver()
+	if f == nil {
+		f = c.lookUp()
+	}
+	if f == nil {
+		f = c.keepWill(p.Clean)
+	}
+	if f == nil {
+		present, f = c.openSession(p.Clean)
+	}
 	if f != nil {
+		c.dropWill()
 		s.remove(c)
 		return f, false
 	}
 	if err := c.connack(p.Keepalive, assigned, present); err != nil {
 		c.closeSession()
+		c.dropWill()
 		s.remove(c)
 		return errLost, false
 	}
@@ -477,6 +496,7 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	if f != nil {
 		return f
 	}
+	c.willDelay = time.Duration(p.WillProperties.WillDelayInterval) * time.Second
 	c.will = &event.Event{
 		Topic: n, Payload: append([]byte(nil), p.WillPayload...), ClientID: c.id, Principal: c.principal.ID,
 		SourceIP: c.ip, QoS: p.WillQos, Retain: p.WillRetain, Props: props,
@@ -592,51 +612,11 @@ func (c *client) leave(err error) {
 	c.rd.buf = nil
 }
 
-// publishWill publishes the will of a client that did not take its leave.
-func (c *client) publishWill(f *fault) {
-	if c.will == nil || f == errDisconnect || c.noWill.Load() {
-		return
-	}
-	w := c.will
-	if c.dialect != nil {
-		if !c.s.may(c.principal, auth.Publish, string(w.Topic)) {
-			c.s.noise.warn("will not published", "reason", "the principal may not publish on its topic", "clientId", c.id)
-			return
-		}
-	} else if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
-		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
-		return
-	}
-	if w.Retain && len(w.Payload) > 0 && !c.s.retainedRoom(w.Topic, w.Size()) {
-		c.violation("retained_bytes", codeQuota, "")
-		c.s.noise.warn("will not published", "reason", "the retained messages take too much memory", "clientId", c.id)
-		return
-	}
-	w.Received = c.s.now().UTC().Truncate(time.Millisecond)
-	ctx, cancel := context.WithTimeout(c.s.runContext(), 5*time.Second)
-	defer cancel()
-	if err := c.s.log.Append(ctx, w, &willReceipt{c}, untracked); err != nil {
-		c.s.m.failures.WithLabelValues("will").Inc()
-		c.s.logger.Error("will not stored", "clientId", c.id, "error", err)
-	}
-}
-
 func (s *Server) runContext() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ctx
 }
-
-type willReceipt struct{ c *client }
-
-func (w *willReceipt) Appended(_ uint64, _ *event.Event, err error) {
-	if err != nil {
-		w.c.s.m.failures.WithLabelValues("will").Inc()
-		w.c.s.logger.Error("will not stored", "clientId", w.c.id, "error", err)
-	}
-}
-
-func (w *willReceipt) Flush() {}
 
 // loop reads packets until the connection ends. A *fault says why, any other
 // error that the connection was lost.

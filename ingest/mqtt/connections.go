@@ -158,6 +158,11 @@ func (s *Server) away(ctx context.Context, clientID string) (*Connection, error)
 	if st.bucket == nil {
 		return nil, nil
 	}
+	if s.node.shared() {
+		if err := s.refresh(ctx, clientID, s.absent(clientID)); err != nil {
+			return nil, err
+		}
+	}
 	st.mu.Lock()
 	k, ok := st.stored[clientID]
 	st.mu.Unlock()
@@ -278,7 +283,7 @@ func (s *Server) DeleteConnection(ctx context.Context, clientID string, cleanSes
 	gone := false
 	if cleanSession {
 		var err error
-		if gone, err = s.endSession(clientID); err != nil {
+		if gone, err = s.endSession(ctx, clientID); err != nil {
 			return errs.E(op, errs.KindOf(err), err)
 		}
 	}
@@ -290,8 +295,13 @@ func (s *Server) DeleteConnection(ctx context.Context, clientID string, cleanSes
 
 // endSession clears the kept session of a client that is not connected, and
 // reports whether there was one.
-func (s *Server) endSession(clientID string) (bool, error) {
+func (s *Server) endSession(ctx context.Context, clientID string) (bool, error) {
 	st := &s.sessions
+	if s.node.shared() && st.bucket != nil && !s.here(clientID) {
+		if err := s.refresh(ctx, clientID, s.absent(clientID)); err != nil {
+			return false, err
+		}
+	}
 	st.mu.Lock()
 	k, ok := st.stored[clientID]
 	ok = ok && !k.until.IsZero() // its client is not here again

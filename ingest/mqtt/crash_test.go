@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/nats-io/nats.go"
 
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
@@ -26,6 +27,7 @@ import (
 const (
 	childDir  = "WEIR_TEST_CHILD_DIR"
 	childAddr = "WEIR_TEST_CHILD_ADDR"
+	childURL  = "WEIR_TEST_CHILD_URL" // of a NATS server, for one gateway of several
 )
 
 func TestMain(m *testing.M) {
@@ -43,9 +45,20 @@ func TestMain(m *testing.M) {
 func childMain(dir string) error {
 	ctx := context.Background()
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	l, err := eventlog.Open(ctx, eventlog.Options{Dir: dir, Logger: logger})
+	url := os.Getenv(childURL)
+	l, err := eventlog.Open(ctx, eventlog.Options{Dir: dir, URL: url, Logger: logger})
 	if err != nil {
 		return err
+	}
+	leases, err := kv.Open(ctx, l, kv.Config{Name: "leases"})
+	if err != nil {
+		return err
+	}
+	var between *nats.Conn
+	if url != "" {
+		if between, err = l.Store().Connect("test"); err != nil {
+			return err
+		}
 	}
 	retained, err := kv.Open(ctx, l, kv.Config{Name: "retained"})
 	if err != nil {
@@ -63,7 +76,7 @@ func childMain(dir string) error {
 	}
 	s, err := New(Options{
 		Log: OnLog(l), Authenticator: insider{}, Authorizer: auth.AllowAll{}, Limits: ingest.AWS(),
-		Retained: retained, Sessions: sessions, Plain: addr, Logger: logger,
+		Retained: retained, Sessions: sessions, Leases: leases, LeaseTTL: testTTL, Conn: between, Plain: addr, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -74,10 +87,10 @@ func childMain(dir string) error {
 }
 
 // child starts a gateway on dir.
-func child(t *testing.T, dir string) (addr string, kill func()) {
+func child(t *testing.T, dir string, env ...string) (addr string, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	cmd.Env = append(append(os.Environ(), childDir+"="+dir), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
@@ -145,6 +146,17 @@ func (c *client) dialectWill(p *packets.ConnectParams) *fault {
 	c.will = &event.Event{
 		Topic: m.Topic, Payload: append([]byte(nil), p.WillPayload...), ClientID: c.id, Principal: c.principal.ID,
 		SourceIP: c.ip, QoS: p.WillQos, Props: m.Props,
+	}
+	return nil
+}
+
+// mayPublishWill judges the will when its time has come.
+func (c *client) mayPublishWill(w *event.Event) *fault {
+	if c.dialect == nil {
+		return c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain)
+	}
+	if !c.s.may(c.principal, auth.Publish, string(w.Topic)) {
+		return faultf(codeNotAuthorized, "denied", "the principal may not publish on the will's topic")
 	}
 	return nil
 }

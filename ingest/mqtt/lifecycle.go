@@ -103,6 +103,7 @@ func (c *client) tell(about string, l *lifecycle) {
 	// Not the connection's context: its end is told too.
 	ctx, cancel := context.WithTimeout(s.runContext(), 5*time.Second)
 	defer cancel()
+	c.unsettled.Add(1)
 	if err := s.log.Append(ctx, e, &lifecycleReceipt{c}, untracked); err != nil {
 		(&lifecycleReceipt{c}).Appended(untracked, e, err)
 	}
@@ -111,6 +112,7 @@ func (c *client) tell(about string, l *lifecycle) {
 type lifecycleReceipt struct{ c *client }
 
 func (r *lifecycleReceipt) Appended(_ uint64, e *event.Event, err error) {
+	defer r.c.unsettled.Done()
 	if err != nil {
 		r.c.s.m.failures.WithLabelValues("lifecycle").Inc()
 		r.c.s.noise.warn("a lifecycle event is not stored", "topic", string(e.Topic), "error", err)

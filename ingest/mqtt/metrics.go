@@ -21,6 +21,7 @@ type metrics struct {
 	storedSessions  prometheus.Gauge
 	sessionFailures prometheus.Counter
 	redeliveries    prometheus.Counter
+	takeovers       prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -57,6 +58,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		sessions:        vec("sessions_total", "Persistent sessions by what became of them: new, resumed, expired, other_principal, unreadable.", "result"),
 		storedSessions:  prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "weir", Subsystem: "mqtt", Name: "sessions", Help: "Persistent sessions there are, of connected and of absent clients."}),
 		sessionFailures: counter("session_save_failures_total", "Commits of session records that failed; what changed is saved later."),
+		takeovers:       counter("takeovers_total", "Clients that another gateway let go of because they connected here."),
 		redeliveries:    counter("redeliveries_total", "Messages sent again to a client that came back, marked as duplicates."),
 	}
 	all = append(all, m.connections, m.storedSessions)

@@ -183,7 +183,7 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 		return fmt.Errorf("mqtt: reading sessions: %w", err)
 	}
 	for batch := range slices.Chunk(changes, sessionsBatch) {
-		if _, err := st.bucket.Commit(ctx, batch); err != nil {
+		if _, err := st.bucket.Commit(ctx, batch); lostOf(err, "") != nil {
 			return fmt.Errorf("mqtt: saving sessions: %w", err)
 		}
 	}
@@ -328,7 +328,7 @@ func (b *batch) commit(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sessionsTimeout)
 	_, err := b.s.sessions.bucket.Commit(ctx, b.changes)
 	cancel()
-	if err != nil {
+	if lostOf(err, "") != nil {
 		b.s.m.sessionFailures.Inc()
 		b.s.noise.warn("sessions not saved yet", "sessions", len(b.changes), "error", err)
 		for _, sess := range b.dirty {
@@ -343,7 +343,7 @@ func (b *batch) commit(ctx context.Context) {
 		}
 	}
 	for _, o := range b.orders {
-		o.done <- err
+		o.done <- lostOf(err, o.key)
 	}
 	b.changes, b.orders, b.dirty, b.shares, b.bytes = b.changes[:0], b.orders[:0], b.dirty[:0], b.shares[:0], 0
 	clear(b.index)
@@ -366,6 +366,9 @@ func (s *Server) expireSessions(ctx context.Context, now time.Time) {
 	st.mu.Unlock()
 	s.m.storedSessions.Set(float64(n))
 	for _, id := range gone {
+		if s.here(id) {
+			continue // it has just come back
+		}
 		s.m.sessions.WithLabelValues("expired").Inc()
 		s.forgetMember(id)
 		// Where this fails, the next start finds it expired again.

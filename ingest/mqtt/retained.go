@@ -84,6 +84,9 @@ func (s *Server) restore(ctx context.Context) error {
 		return nil
 	}
 	err := r.bucket.Scan(ctx, "", func(e kv.Entry) error {
+		if e.Key == saverName {
+			return nil
+		}
 		if p, ok := strings.CutPrefix(e.Key, positionKey); ok {
 			i, err := strconv.Atoi(p)
 			pos, err2 := strconv.ParseUint(string(e.Value), 10, 64)
@@ -175,6 +178,16 @@ func (s *Server) save(ctx context.Context) {
 // a crash leaves out is projected from the log again.
 func (s *Server) saveOnce(ctx context.Context, positions bool) error {
 	r := &s.routes.retained
+	if !s.saver.due() {
+		s.saver.active = false
+		return nil // what has changed is kept: it may be this gateway's turn later
+	}
+	s.routes.mu.RLock()
+	at := slices.Clone(r.handled)
+	s.routes.mu.RUnlock()
+	if err := s.saver.claim(ctx, r, at); err != nil {
+		return err
+	}
 	s.routes.mu.Lock()
 	if len(r.changed) == 0 && !(positions && !slices.Equal(r.handled, r.saved)) {
 		s.routes.mu.Unlock()
@@ -192,14 +205,15 @@ func (s *Server) saveOnce(ctx context.Context, positions bool) error {
 	r.changed = map[topic.Name]struct{}{}
 	handled := slices.Clone(r.handled)
 	s.routes.mu.Unlock()
-	for p, pos := range handled {
-		changes = append(changes, kv.Change{Key: positionKey + strconv.Itoa(p), Value: strconv.AppendUint(nil, pos, 10), Any: true})
-	}
+	changes = append(changes, positionChanges(handled)...)
 	for batch := range slices.Chunk(changes, retainedBatch) {
-		if _, err := r.bucket.Commit(ctx, batch); err != nil {
+		if err := s.saver.commit(ctx, r.bucket, batch); err != nil {
 			s.routes.mu.Lock()
 			maps.Copy(r.changed, taken) // again, with what the topics hold by then
 			s.routes.mu.Unlock()
+			if s.saver.ignore(err) {
+				return nil
+			}
 			return err
 		}
 	}

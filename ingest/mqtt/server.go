@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-iot/weir/ingest"
@@ -33,6 +34,14 @@ type Options struct {
 	Retained Bucket // of the retained messages; nil: there are none, and clients are told
 
 	Sessions SessionBucket // of the persistent sessions; nil: there are none, and clients are told
+	// Leases is where the wills of connected clients are kept, so that they outlive
+	// the gateway, and the gateways' leases; nil: a killed gateway's wills are lost.
+	Leases   LeaseBucket
+	LeaseTTL time.Duration // 0: 5 s
+	// Conn is the connection to the other gateways of the log, one that does not
+	// hear itself; nil: there are none.
+	Conn *nats.Conn
+
 	// Retention is how long the log keeps an event, and with it the longest
 	// session expiry that can be held; 0: 24 h.
 	Retention time.Duration
@@ -85,6 +94,8 @@ type Server struct {
 	replays []*replay
 
 	sessions  sessions
+	node      *node // nil: there is no bucket for leases
+	saver     saver
 	retention time.Duration
 	lifecycle bool
 	version   atomic.Int64 // the last version number of a lifecycle event
@@ -123,6 +134,9 @@ func New(o Options) (_ *Server, err error) {
 	if o.Log == nil || o.Authenticator == nil || o.Authorizer == nil {
 		return nil, errors.New("mqtt: log, authenticator and authorizer are needed")
 	}
+	if o.Conn != nil && o.Leases == nil {
+		return nil, errors.New("mqtt: several gateways need a bucket for leases")
+	}
 	if o.Limits == (ingest.Limits{}) {
 		o.Limits = ingest.AWS()
 	}
@@ -152,6 +166,11 @@ func New(o Options) (_ *Server, err error) {
 	s.noise = noise{&ingest.Noise{Logger: o.Logger, Now: o.Now}}
 	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: o.Logger, Now: o.Now}, Authorizer: o.Authorizer}
 	s.keeper, _ = o.Authorizer.(auth.Keeper)
+	s.node = newNode(s, &o)
+	s.saver.node = s.node
+	if o.Sessions != nil {
+		s.sessions.bucket = &fence{bucket: o.Sessions, node: s.node, partitions: len(s.routed), lost: s.sessionLost, revs: map[string]uint64{}}
+	}
 	s.routes.trie = topic.NewTrie[*subscription](o.Limits.Mode)
 	s.routes.shares = map[topic.Filter]*share{}
 	s.routes.retained = retained{
@@ -235,11 +254,20 @@ func (s *Server) Run(ctx context.Context) error {
 	// Routers and appends outlive the connections.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	if err := errors.Join(s.restore(ctx), s.restoreSessions(ctx)); err != nil {
+	var routers, accepts sync.WaitGroup
+	err := s.restore(ctx)
+	if err == nil {
+		err = s.node.begin(ctx, inner, &routers)
+	}
+	if err == nil {
+		err = s.restoreSessions(ctx)
+	}
+	if err != nil {
+		stop()
 		s.closeListeners()
+		routers.Wait()
 		return err
 	}
-	var routers, accepts sync.WaitGroup
 	for p := range s.routed {
 		after := s.log.Committed(p)
 		if s.routes.retained.bucket != nil {

@@ -88,10 +88,10 @@ func TestSharedSubscription(t *testing.T) {
 }
 
 // A shared subscription gets no retained message, and
-// is judged by the filter behind its name.
-func TestSharedSubscriptionIsJudgedByItsFilter(t *testing.T) {
+// the authorizer is asked about it as it was written, name and filter.
+func TestSharedSubscriptionIsAuthorized(t *testing.T) {
 	deny := &policy{deny: map[string]bool{}}
-	deny.set(auth.Subscribe.String() + " secret/#")
+	deny.set(auth.Subscribe.String() + " $share/g/secret/#")
 	r := start(t, func(o *Options) { o.Authorizer, o.Retained = deny, newFakeBucket() })
 	pub := r.connect(4, "pub")
 	pub.retain("a", "kept", 1)

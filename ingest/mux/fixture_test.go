@@ -40,7 +40,7 @@ const (
 // gateway is all listeners in one process, with fakes for what the registry and
 // functions give.
 type gateway struct {
-	t                 *testing.T
+	t                 testing.TB
 	ca, foreign       *auth.CA
 	device            tls.Certificate
 	mux, mqtts, https string // ports
@@ -110,7 +110,7 @@ func (g *gateway) Invoke(_ context.Context, _ string, payload []byte) ([]byte, e
 	return fmt.Appendf(nil, `{"isAuthenticated":%t,"principalId":"vouched","disconnectAfterInSeconds":3600,"refreshAfterInSeconds":300,"policyDocuments":[]}`, ok), nil
 }
 
-func start(t *testing.T) *gateway {
+func start(t testing.TB) *gateway {
 	t.Helper()
 	g := &gateway{t: t, domains: map[string]*domain.Config{}}
 	var err error

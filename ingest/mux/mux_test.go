@@ -332,11 +332,31 @@ func TestRunEndsWithConnectionsOpen(t *testing.T) {
 	t.Cleanup(func() { c.Close() }) // runs before the gateway's
 }
 
-func mustLeaf(t *testing.T, c tls.Certificate) *x509.Certificate {
+func mustLeaf(t testing.TB, c tls.Certificate) *x509.Certificate {
 	t.Helper()
 	leaf, err := x509.ParseCertificate(c.Certificate[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	return leaf
+}
+
+// BenchmarkHandshake is a TLS handshake with a client certificate, CONNECT, one
+// publish at QoS 1 and its PUBACK, client and server together.
+func BenchmarkHandshake(b *testing.B) {
+	g := start(b)
+	for name, c := range map[string]client{
+		"8883": {host: "127.0.0.1", port: g.mqtts, cert: &g.device},
+		"443":  {host: "127.0.0.1", port: g.mux, alpn: []string{CertificateProtocol}, cert: &g.device},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := g.connectMQTT(c); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
 }

@@ -22,11 +22,12 @@ type Config struct {
 	DataDir    string // folder, made if missing
 	AccountID  string // 12 digits
 	Region     string
-	Durability string // "disk", "os", "memory"
-	Partitions int    // 1 to 64
-	Limits     string // "aws", "relaxed"
-	Rates      string // "off", "aws"
-	RulesDir   string // folder of rule files; "": none
+	Durability string   // "disk", "os", "memory"
+	Partitions int      // 1 to 64
+	Limits     string   // "aws", "relaxed"
+	Rates      string   // "off", "aws"
+	RulesDir   string   // folder of rule files; "": none
+	Roles      []string // of Roles; empty: all
 
 	Listen Listen
 	TLS    TLS
@@ -190,6 +191,9 @@ func (c *Config) Validate() error {
 			return keyErrorf(l.key, "%s is the address of %s too: each listener needs a port of its own", l.addr, other)
 		}
 		seen[l.addr] = l.key
+	}
+	if c.NATS.URL == "" && len(c.Roles) > 0 {
+		return keyErrorf("roles", "nats.url is not set: processes with roles of their own meet on an external NATS server")
 	}
 	if c.Listen.API == "" {
 		return keyErrorf("listen.api", "empty: the command line and the health check need it")

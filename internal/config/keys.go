@@ -30,6 +30,9 @@ func (k *Key) Env() string {
 	return "WEIR_" + strings.ToUpper(strings.ReplaceAll(k.Path, ".", "_"))
 }
 
+// Roles are the parts of Weir that may run as processes of their own.
+var Roles = []string{"gateway", "rules", "control", "shadow"}
+
 // Keys is every setting in the order of the file.
 var Keys = []Key{
 	text("data_dir", "folder", "./weir-data", func(c *Config) *string { return &c.DataDir }, notEmpty,
@@ -46,6 +49,8 @@ var Keys = []Key{
 		"Limits of shape, such as sizes and levels. aws: those of AWS IoT Core. relaxed: payloads of 1 MiB, topics of 1,024 bytes and 32 levels, 1,000 in flight, the MQTT standard where AWS differs from it."),
 	choice("rates", "off", []string{"off", "aws"}, func(c *Config) *string { return &c.Rates },
 		"Limits of rate of MQTT clients. off: none. aws: 100 publishes and 512 KiB a second and connection, 1 CONNECT a second and client id. Publishes over it are not taken (MQTT 5: PUBACK 0x97; 3.1.1: none), bytes are read later, a CONNECT is refused (0x9F; 3.1.1: 3)."),
+	some("roles", Roles, func(c *Config) *[]string { return &c.Roles },
+		"The parts of Weir this process runs: gateway (MQTT and HTTPS), rules (the rules engine and its actions), control (the control API). Several processes with roles of their own share one nats.url. Empty: all."),
 	text("rules_dir", "folder", "", func(c *Config) *string { return &c.RulesDir }, nil,
 		"A folder of rule files (.json, .yaml, .yml), applied at start and again when one changes. A bad file keeps the rule it had; a removed one leaves its rule, `weir rule delete` ends it. Empty: rules are made with `weir rule apply` only."),
 
@@ -288,6 +293,28 @@ func list(path, def string, at func(*Config) *[]string, help string) Key {
 					return fmt.Errorf("%q is neither a host name nor an address", n)
 				}
 				names = append(names, n)
+			}
+			*at(c) = names
+			return nil
+		}}
+}
+
+// some is a list of known names.
+func some(path string, known []string, at func(*Config) *[]string, help string) Key {
+	return Key{Path: path, Type: "list of " + strings.Join(known, ", "), Help: help, List: true,
+		get: func(c *Config) string { return strings.Join(*at(c), ",") },
+		set: func(c *Config, s string) error {
+			var names []string
+			for n := range strings.SplitSeq(s, ",") {
+				n = strings.TrimSpace(n)
+				switch {
+				case n == "":
+					continue
+				case !slices.Contains(known, n):
+					return &hinted{msg: fmt.Sprintf("there is no %q: expected %s", n, or(known)), near: n, names: known}
+				case !slices.Contains(names, n):
+					names = append(names, n)
+				}
 			}
 			*at(c) = names
 			return nil

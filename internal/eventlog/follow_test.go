@@ -29,6 +29,7 @@ func smallRing(l *Log) {
 	for _, p := range l.parts {
 		end := p.ring.end()
 		p.ring = newRing(50, 1<<20)
+		p.line.ring = p.ring
 		p.ring.reset(end)
 	}
 }

@@ -88,8 +88,7 @@ func (l *Log) Follow(o FollowOptions) (*Follower, error) {
 	}
 	p := l.parts[o.Partition]
 	f := &Follower{p: p, pos: o.After, toEnd: o.ToEnd, epoch: p.ring.epochNow()}
-	committed := p.ring.end()
-	f.end = committed
+	f.end = p.line.end.Load()
 	if !o.Since.IsZero() {
 		seq, err := p.seqAt(o.Since)
 		if err != nil {
@@ -151,7 +150,8 @@ func (f *Follower) Close() {
 // Next blocks until there is at least one event or upto has moved. The batch
 // holds at most max events and is valid until the next call; every event up to
 // upto was considered. A *GapError comes once and reading goes on behind the
-// gap. Errors: ctx's, io.EOF with ToEnd, errs.Unavailable (may be tried
+// gap. Where the log has lost its end, upto moves back to what is left of it and
+// reading goes on from there. Errors: ctx's, io.EOF with ToEnd, errs.Unavailable (may be tried
 // again), errs.Internal after Close.
 func (f *Follower) Next(ctx context.Context, max int) (batch []*event.Event, upto uint64, err error) {
 	const op = "eventlog.Next"
@@ -171,10 +171,11 @@ func (f *Follower) Next(ctx context.Context, max int) (batch []*event.Event, upt
 		}
 		if to, epoch, ok := r.clampedSince(f.epoch); ok {
 			f.epoch = epoch
+			f.fetched, f.upto, f.end = nil, 0, min(f.end, to)
 			if f.pos > to {
 				f.pos = to
+				return nil, to, nil
 			}
-			f.fetched = nil
 		}
 		if len(f.fetched) > 0 || f.upto > f.pos {
 			return f.hand(max)
@@ -279,7 +280,20 @@ func (f *Follower) fetch(limit uint64) error {
 	}
 	if !store.Embedded() {
 		// A lagging replica may answer: only a contiguous read shows what is missing.
-		_, err := store.Fetch(jet.Query{Stream: f.p.stream, From: f.pos + 1, Max: fetchEvents, MaxBytes: fetchBytes}, take)
+		lowest := uint64(0)
+		_, err := store.Fetch(jet.Query{Stream: f.p.stream, From: f.pos + 1, Max: fetchEvents, MaxBytes: fetchBytes}, func(m *jet.Message) error {
+			if lowest == 0 {
+				lowest = m.Seq
+			}
+			return take(m)
+		})
+		if err == nil && (lowest > f.pos+1 || lowest == 0) {
+			// Another process may have trimmed.
+			var st jet.StreamState
+			if st, err = store.State(f.p.stream); err == nil {
+				f.p.looked(st)
+			}
+		}
 		if err != nil {
 			f.fetched = nil
 			return err

@@ -48,6 +48,10 @@ type Options struct {
 	Now         func() time.Time      // default time.Now
 	Registerer  prometheus.Registerer // default: none
 	Deadline    time.Duration         // of a commit's answer; default 10 s
+	// Holders are the names positions are held under somewhere; see Log.Hold. On
+	// an external store nothing is trimmed that one of them may still need: each
+	// must have told where it stands, in this process or in another one.
+	Holders []string
 }
 
 // Receipt is told of each appended event, by the partition's appender
@@ -71,6 +75,7 @@ type Log struct {
 	log   *slog.Logger
 	parts []*partition
 	m     *metrics
+	peers *peers
 	done  chan struct{} // closed when Run or Close ends the log
 	once  sync.Once
 
@@ -86,6 +91,7 @@ type partition struct {
 	n        int
 	stream   string
 	ring     *ring
+	line     *line // before the ring
 	appender *jet.Appender[entry]
 	first    atomic.Uint64 // first sequence there is; set before trimming
 	subjects subjects
@@ -157,6 +163,7 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 		return nil, errs.E(op, errs.KindOf(err), err)
 	}
 	l := &Log{o: o, store: s, log: o.Logger, done: make(chan struct{})}
+	l.peers = newPeers(l)
 	if err := l.open(); err != nil {
 		return nil, errors.Join(errs.E(op, errs.KindOf(err), err), s.Close())
 	}
@@ -184,6 +191,7 @@ func (l *Log) open() error {
 			return errs.Errorf("eventlog.Open", errs.Invalid,
 				"the log was made with %s partitions, %d are asked for; the number cannot be changed", n, l.o.Partitions)
 		}
+		p.line = newLine(p.ring)
 		p.subjects.init(p)
 		p.appender = jet.NewAppender(l.store, jet.AppenderConfig[entry]{
 			Stream: p.stream, MaxUnits: queueEvents, MaxQueue: queueBytes, MaxBytes: maxBytes,
@@ -191,6 +199,9 @@ func (l *Log) open() error {
 		})
 		p.opened(st)
 		l.parts = append(l.parts, p)
+		l.Share(p.stream, p.line.end.Load, func(end uint64, copies []byte) {
+			p.line.add(readCopies(copies, uint16(p.n)), end)
+		})
 	}
 	return nil
 }
@@ -215,9 +226,10 @@ func (l *Log) Run(ctx context.Context) error {
 	go func() { storeDone <- l.store.Run(storeCtx) }()
 	for _, p := range l.parts {
 		g.Go(func() error { return p.appender.Run(ctx) })
-		if !l.store.Embedded() {
-			g.Go(func() error { return p.watchEnd(ctx) })
-		}
+		g.Go(func() error { return p.fill(ctx) })
+	}
+	if !l.store.Embedded() {
+		g.Go(func() error { return l.peers.run(ctx) })
 	}
 	g.Go(func() error { return l.trim(ctx) })
 	l.mu.Lock()
@@ -350,9 +362,9 @@ func (l *Log) Publish(ctx context.Context, e *event.Event) error {
 	}
 }
 
-// Committed returns the last committed sequence of partition p; 0 where it is
-// empty.
-func (l *Log) Committed(p int) uint64 { return l.parts[p].ring.end() }
+// Committed returns the last committed sequence of partition p, by whichever
+// process; 0 where it is empty. Followers get there within a moment.
+func (l *Log) Committed(p int) uint64 { return l.parts[p].line.end.Load() }
 
 // First returns the first sequence of partition p that has not been trimmed.
 func (l *Log) First(p int) uint64 { return l.parts[p].first.Load() }
@@ -364,15 +376,42 @@ func (l *Log) Clamp(p int, pos uint64) uint64 { return min(pos, l.Committed(p)) 
 
 // opened takes over the stream's extent.
 func (p *partition) opened(st jet.StreamState) {
+	end := p.line.end.Load()
+	if !p.l.store.Embedded() {
+		st = p.settled(st, end)
+	}
 	p.first.Store(max(st.FirstSeq, p.first.Load(), 1))
 	p.subjects.opened(st.Subjects)
-	switch end := p.ring.end(); {
-	case end > st.LastSeq:
+	back := end > st.LastSeq
+	if back {
 		p.l.log.Error("the log has lost its end", "partition", p.n, "had", end, "has", st.LastSeq)
-		p.ring.clamp(st.LastSeq)
-	default:
-		p.ring.reset(st.LastSeq)
 	}
+	p.line.opened(st.LastSeq, back)
+}
+
+// settled is what of an external stream may be shown. A new leader has all that
+// the quorum has, but may not have come to its end yet: before an end counts as
+// lost it is asked for a while.
+func (p *partition) settled(st jet.StreamState, end uint64) jet.StreamState {
+	for began := time.Now(); st.LastSeq < end && time.Since(began) < 3*time.Second; {
+		time.Sleep(50 * time.Millisecond)
+		if again, err := p.l.store.State(p.stream); err == nil {
+			st = again
+		}
+	}
+	if err := p.l.store.Settled(p.stream, st.LastSeq); err != nil {
+		p.l.log.Warn("the end of the log cannot be read", "partition", p.n, "err", err)
+	}
+	return st
+}
+
+// looked takes over what the stream was seen to hold; others append and trim.
+func (p *partition) looked(st jet.StreamState) {
+	if first := p.first.Load(); st.FirstSeq > first {
+		p.first.CompareAndSwap(first, st.FirstSeq)
+	}
+	p.subjects.looked(st.Subjects)
+	p.appender.Holds(int64(st.Bytes))
 }
 
 // admit refuses what the store would refuse, before it is written.
@@ -390,8 +429,9 @@ func (p *partition) admit(x *entry) error {
 	return p.subjects.admit(x.e.Topic)
 }
 
-// committed hands a commit on: first to the followers, then to the receipts, so
-// that whoever has its acknowledgement finds the event.
+// committed hands a commit on: first to the followers, here and in other
+// processes, then to the receipts, so that whoever has its acknowledgement finds
+// the event.
 func (p *partition) committed(units []entry, res []jet.Result) {
 	p.commit, p.touched = p.commit[:0], p.touched[:0]
 	bytes := 0
@@ -403,8 +443,9 @@ func (p *partition) committed(units []entry, res []jet.Result) {
 			bytes += len(e.Payload)
 		}
 	}
-	p.ring.push(p.commit)
-	if len(p.commit) > 0 {
+	if n := len(p.commit); n > 0 {
+		p.line.add(p.commit, p.commit[n-1].Seq)
+		p.announce(p.commit)
 		p.l.m.commits.Inc()
 	}
 	p.l.m.appended.Add(float64(len(p.commit)))
@@ -437,7 +478,7 @@ func (p *partition) committed(units []entry, res []jet.Result) {
 // sequence behind the committed end where there is none.
 func (p *partition) seqAt(t time.Time) (uint64, error) {
 	for try := 0; ; try++ {
-		end := p.ring.end()
+		end := p.line.end.Load()
 		seq := end + 1
 		_, err := p.l.store.Fetch(jet.Query{Stream: p.stream, Since: t, Max: 1}, func(m *jet.Message) error {
 			seq = min(seq, m.Seq)
@@ -462,28 +503,6 @@ func (p *partition) seqAt(t time.Time) (uint64, error) {
 			return 0, errs.Errorf("eventlog.seqAt", errs.Unavailable, "the replicas of %s lag", p.stream)
 		}
 		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// watchEnd follows what other processes append to an external store. Followers
-// read it from the stream.
-func (p *partition) watchEnd(ctx context.Context) error {
-	tick := time.NewTicker(25 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		st, err := p.l.store.State(p.stream)
-		if err != nil {
-			continue // the appender reports it
-		}
-		if st.FirstSeq > p.first.Load() {
-			p.first.Store(st.FirstSeq)
-		}
-		p.ring.extend(st.LastSeq)
 	}
 }
 

@@ -3,7 +3,7 @@ package eventlog
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	commits, appended, appendedBytes, failed, trimmed, fetches, refusedSubjects prometheus.Counter
+	commits, appended, appendedBytes, failed, trimmed, fetches, fills, refusedSubjects prometheus.Counter
 
 	reg prometheus.Registerer
 	all []prometheus.Collector
@@ -26,6 +26,7 @@ func newMetrics(l *Log) *metrics {
 	m.failed = counter("append_failures_total", "Events whose append failed.")
 	m.trimmed = counter("trimmed_total", "Sequences trimmed away.")
 	m.fetches = counter("stream_reads_total", "Reads from the stream by followers that were behind the ring.")
+	m.fills = counter("fills_total", "Reads from the stream of what other processes committed and no copy came of.")
 	m.refusedSubjects = counter("subjects_refused_total", "Events refused because of the limit of distinct topics.")
 	gauge("subjects", "Distinct live topics, at most.", func() float64 {
 		n := int64(0)

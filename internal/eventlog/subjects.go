@@ -31,6 +31,13 @@ func (s *subjects) init(p *partition) {
 // opened takes the stream's count over.
 func (s *subjects) opened(n int) { s.live.Store(int64(n)) }
 
+// looked takes a count over that other processes may have raised.
+func (s *subjects) looked(n int) {
+	if live := s.live.Load(); int64(n) > live {
+		s.live.CompareAndSwap(live, int64(n))
+	}
+}
+
 // admit is called by the appender's goroutine.
 func (s *subjects) admit(n topic.Name) error {
 	h := maphash.String(s.seed, string(n))

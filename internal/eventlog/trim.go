@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -46,6 +47,65 @@ func (l *Log) trim(ctx context.Context) error {
 	}
 }
 
+// held returns the first sequence that somebody needs, or may need.
+func (p *partition) held() uint64 {
+	keep := uint64(math.MaxUint64)
+	own := map[string]uint64{}
+	p.holdMu.Lock()
+	for name, position := range p.holds {
+		own[name] = position()
+	}
+	p.holdMu.Unlock()
+	if p.l.store.Embedded() {
+		for _, at := range own {
+			keep = min(keep, at+1)
+		}
+		return keep
+	}
+	// One process knows where a holder stands, the others hold at 0: the highest
+	// is its position. It only grows, so an old word of it does no harm; without
+	// one everything is kept.
+	others := p.l.peers.holds(p.n)
+	for _, name := range p.l.o.Holders {
+		own[name] = max(own[name], others[name])
+	}
+	for name, at := range own {
+		keep = min(keep, max(at, others[name])+1)
+	}
+	return keep
+}
+
+// ownHolds returns where this process holds, by name and partition.
+func (l *Log) ownHolds() map[string][]uint64 {
+	all := map[string][]uint64{}
+	for i, p := range l.parts {
+		p.holdMu.Lock()
+		for name, position := range p.holds {
+			if all[name] == nil {
+				all[name] = make([]uint64, len(l.parts))
+			}
+			all[name][i] = position()
+		}
+		p.holdMu.Unlock()
+	}
+	return all
+}
+
+// holds returns where others hold partition p, the highest of each name.
+func (ps *peers) holds(p int) map[string]uint64 {
+	all := map[string]uint64{}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, o := range ps.seen {
+		for name, at := range o.holds {
+			if p < len(at) {
+				all[name] = max(all[name], at[p])
+			}
+		}
+	}
+	return all
+}
+
 // trim removes what is older than the age limit at now, up to the lowest held
 // position.
 func (p *partition) trim(now time.Time) error {
@@ -53,11 +113,7 @@ func (p *partition) trim(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	p.holdMu.Lock()
-	for _, position := range p.holds {
-		keep = min(keep, position()+1)
-	}
-	p.holdMu.Unlock()
+	keep = min(keep, p.held())
 	first := p.first.Load()
 	if keep <= first {
 		return nil

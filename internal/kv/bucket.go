@@ -45,6 +45,7 @@ const MaxHistory = 1000
 // Bucket is a set of keys with values and revisions. Its methods may be called
 // concurrently; changes wait for the log's Run.
 type Bucket struct {
+	log      *eventlog.Log
 	store    *jet.Store
 	stream   string
 	root     string // subject prefix, with its dot
@@ -53,6 +54,7 @@ type Bucket struct {
 	mu    sync.Mutex
 	busy  map[string]chan struct{} // keys with a change under way; closed at its end
 	end   uint64                   // committed
+	lost  int                      // how often end has gone back
 	moved chan struct{}            // closed and replaced when end moves
 }
 
@@ -72,7 +74,7 @@ func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 	}
 	s := log.Store()
 	b := &Bucket{
-		store: s, stream: "KV_" + c.Name, root: "$KV." + c.Name + ".",
+		log: log, store: s, stream: "KV_" + c.Name, root: "$KV." + c.Name + ".",
 		busy: map[string]chan struct{}{}, moved: make(chan struct{}),
 	}
 	_, st, err := s.Ensure(jet.StreamConfig{
@@ -86,10 +88,8 @@ func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 		Stream: b.stream, MaxUnits: 4096, MaxQueue: 32 << 20,
 		Opened: b.opened, Committed: b.committed,
 	})
+	log.Share(b.stream, b.committedEnd, func(end uint64, _ []byte) { b.moveEnd(end, false) })
 	log.Serve(b.appender.Run)
-	if !s.Embedded() {
-		log.Serve(b.watchEnd)
-	}
 	return b, nil
 }
 
@@ -120,7 +120,31 @@ func (u *unit) AppendHeader(b []byte, i int) []byte {
 func (u *unit) Payload(i int) []byte { return u.changes[i].Value }
 func (u *unit) Owner() any           { return nil }
 
-func (b *Bucket) opened(st jet.StreamState) { b.moveEnd(st.LastSeq, true) }
+// opened takes over the stream's end. It goes back where a tail was lost; with
+// an external store a new leader may only not have come to its end yet.
+func (b *Bucket) opened(st jet.StreamState) {
+	if b.store.Embedded() {
+		b.moveEnd(st.LastSeq, true)
+		return
+	}
+	for began := time.Now(); st.LastSeq < b.committedEnd() && time.Since(began) < 3*time.Second; {
+		time.Sleep(50 * time.Millisecond)
+		if again, err := b.store.State(b.stream); err == nil {
+			st = again
+		}
+	}
+	if err := b.store.Settled(b.stream, st.LastSeq); err != nil {
+		b.store.Logger().Warn("the end of a bucket cannot be read", "stream", b.stream, "err", err)
+	}
+	b.moveEnd(st.LastSeq, true)
+}
+
+// committedEnd returns the last revision that is known to be committed.
+func (b *Bucket) committedEnd() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.end
+}
 
 func (b *Bucket) committed(units []*unit, res []jet.Result) {
 	end := uint64(0)
@@ -128,6 +152,9 @@ func (b *Bucket) committed(units []*unit, res []jet.Result) {
 		end = max(end, res[i].Seq)
 	}
 	b.moveEnd(end, false)
+	if end > 0 {
+		b.log.Announce(b.stream, end)
+	}
 	for i, u := range units {
 		u.done <- res[i]
 	}
@@ -136,6 +163,9 @@ func (b *Bucket) committed(units []*unit, res []jet.Result) {
 func (b *Bucket) moveEnd(end uint64, back bool) {
 	b.mu.Lock()
 	if end > b.end || back && end != b.end {
+		if end < b.end {
+			b.lost++
+		}
 		b.end = end
 		close(b.moved)
 		b.moved = make(chan struct{})
@@ -143,9 +173,19 @@ func (b *Bucket) moveEnd(end uint64, back bool) {
 	b.mu.Unlock()
 }
 
-// settled waits until seq is committed: the store shows a plain write before
-// its sync.
+// announced is how long a change seen in an external store waits for the word
+// of the process that made it, before the store is asked.
+const announced = 20 * time.Millisecond
+
+// settled waits until seq, which was seen in the store, is committed: an
+// embedded store shows a plain write before its sync.
 func (b *Bucket) settled(ctx context.Context, seq uint64) error {
+	late := make(<-chan time.Time)
+	if !b.store.Embedded() {
+		t := time.NewTimer(announced)
+		defer t.Stop()
+		late = t.C
+	}
 	for {
 		b.mu.Lock()
 		end, moved := b.end, b.moved
@@ -155,24 +195,31 @@ func (b *Bucket) settled(ctx context.Context, seq uint64) error {
 		}
 		select {
 		case <-moved:
+		case <-late:
+			if err := b.store.Settled(b.stream, seq); err != nil {
+				return err
+			}
+			b.moveEnd(seq, false)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// watchEnd follows what other processes change in an external store.
-func (b *Bucket) watchEnd(ctx context.Context) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
+// next waits for a change behind seq. more is false where the end has gone back
+// since it had done so lost times.
+func (b *Bucket) next(ctx context.Context, seq uint64, lost int) (more bool, err error) {
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		b.mu.Lock()
+		end, moved, same := b.end, b.moved, b.lost == lost
+		b.mu.Unlock()
+		if !same || end > seq {
+			return same, nil
 		}
-		if st, err := b.store.State(b.stream); err == nil {
-			b.moveEnd(st.LastSeq, false)
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return false, ctx.Err()
 		}
 	}
 }
@@ -213,7 +260,7 @@ func (b *Bucket) get(ctx context.Context, key string) (Entry, error) {
 		return Entry{}, err
 	}
 	if err := b.settled(ctx, m.Seq); err != nil {
-		return Entry{}, errs.E("kv.Get", errs.Timeout, err)
+		return Entry{}, wrap("kv.Get", err)
 	}
 	return entry(key, &m), nil
 }
@@ -452,7 +499,9 @@ func (b *Bucket) each(ctx context.Context, from uint64, filter string, f func(ke
 		}
 		from, seen = last+1, max(seen, last)
 		if end && seen >= least {
-			seen = max(seen, committed)
+			if b.store.Embedded() {
+				seen = max(seen, committed)
+			}
 			return seen, b.settled(ctx, last)
 		}
 		if end {
@@ -488,28 +537,39 @@ func (b *Bucket) Scan(ctx context.Context, prefix string, f func(Entry) error) e
 	return err
 }
 
-// Load is Scan, and returns the revision from which Follow goes on without a
-// gap.
-func (b *Bucket) Load(ctx context.Context, prefix string, f func(Entry) error) (revision uint64, err error) {
+// Mark is how far a bucket was read.
+type Mark struct {
+	Revision uint64
+	lost     int // how often the bucket's end had gone back
+}
+
+// Load is Scan, and returns the mark from which Follow goes on without a gap.
+func (b *Bucket) Load(ctx context.Context, prefix string, f func(Entry) error) (Mark, error) {
+	b.mu.Lock()
+	m := Mark{lost: b.lost}
+	b.mu.Unlock()
 	all, seen, err := b.current(ctx, prefix)
 	if err != nil {
-		return 0, wrap("kv.Scan", err)
+		return m, wrap("kv.Scan", err)
 	}
+	m.Revision = seen
 	for _, e := range all {
 		if len(e.Value) == 0 {
 			continue
 		}
 		if err := f(e); err != nil {
-			return 0, err
+			return m, err
 		}
 	}
-	return seen, nil
+	return m, nil
 }
 
 // Watch calls f with the values of all keys with the prefix, then with a zero
-// Entry, then with every change, until ctx ends; it returns nil then. A cleared
-// key comes as a change with an empty value. Changes of one key that follow
-// each other fast may come as the last one alone.
+// Entry, then with every change, by whichever process, until ctx ends; it
+// returns nil then. A cleared key comes as a change with an empty value. Changes
+// of one key that follow each other fast may come as the last one alone.
+// Errors: errs.Unavailable also where the store has lost changes that were
+// handed on: who watches begins anew.
 func (b *Bucket) Watch(ctx context.Context, prefix string, f func(Entry)) error {
 	seen, err := b.Load(ctx, prefix, func(e Entry) error { f(e); return nil })
 	if err != nil {
@@ -519,14 +579,18 @@ func (b *Bucket) Watch(ctx context.Context, prefix string, f func(Entry)) error 
 	return b.Follow(ctx, prefix, seen, f)
 }
 
-// Follow calls f with every change behind a revision, as Watch does, until ctx
-// ends; it returns nil then.
-func (b *Bucket) Follow(ctx context.Context, prefix string, revision uint64, f func(Entry)) error {
-	seen := revision
+// Follow calls f with every change behind a mark, as Watch does, with the same
+// errors.
+func (b *Bucket) Follow(ctx context.Context, prefix string, from Mark, f func(Entry)) error {
+	const op = "kv.Follow"
+	seen := from.Revision
 	filter := prefixFilter(b.root, prefix)
 	for {
-		if err := b.settled(ctx, seen+1); err != nil {
+		switch more, err := b.next(ctx, seen, from.lost); {
+		case err != nil:
 			return nil // ctx has ended
+		case !more:
+			return errs.Errorf(op, errs.Unavailable, "the bucket has lost its end")
 		}
 		var changes []Entry
 		upto, err := b.each(ctx, seen+1, filter, func(key string, m *jet.Message) {
@@ -545,6 +609,9 @@ func (b *Bucket) Follow(ctx context.Context, prefix string, revision uint64, f f
 			case <-time.After(100 * time.Millisecond):
 			}
 			continue
+		}
+		if upto == seen { // a replica that lags
+			time.Sleep(2 * time.Millisecond)
 		}
 		seen = upto
 		for _, e := range changes {

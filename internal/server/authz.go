@@ -27,6 +27,9 @@ func (z authz) Explain(_ context.Context, q control.AuthzQuestion) (*control.Aut
 		}
 		st, err = s.authn.Suppose(auth.Supposed{Certificate: out.Principal, ClientID: q.ClientID})
 	} else {
+		if s.gateway == nil {
+			return nil, errNoGateway
+		}
 		p := s.gateway.Principal(q.ClientID)
 		if p == nil {
 			return nil, errs.Errorf(op, errs.NotFound, "no client %q is connected; name a certificate to ask about one that is not", q.ClientID)

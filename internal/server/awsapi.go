@@ -11,6 +11,7 @@ import (
 	"github.com/weir-iot/weir/control/awsapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
+	"github.com/weir-iot/weir/ingest/auth/custom"
 	"github.com/weir-iot/weir/ingest/auth/sigv4"
 	"github.com/weir-iot/weir/ingest/mqtt"
 	"github.com/weir-iot/weir/ingest/policy"
@@ -27,6 +28,10 @@ func (s *Server) openAWS(context.Context) error {
 	if err != nil {
 		return err
 	}
+	var authorizers awsapi.Authorizers = noAuthorizers{}
+	if s.authorizers != nil {
+		authorizers = s.authorizers
+	}
 	s.aws, err = awsapi.New(awsapi.Options{
 		AccountID: s.cfg.AccountID, Region: s.cfg.Region,
 		Verifier: &signatures{
@@ -38,7 +43,7 @@ func (s *Server) openAWS(context.Context) error {
 		},
 		Registry: s.things, Rules: topicRules{s.rules}, Destinations: s.destinations,
 		Messages: &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
-		Shadows:  s.shadows, Endpoints: s.deviceEndpoints,
+		Shadows:  s.shadows, Connections: mqtt.NewGateways(s.gateway, s.services.conn()), Authorizers: authorizers, Endpoints: s.deviceEndpoints,
 		Logger: s.logger.With("room", "aws"), Registerer: s.registry, Now: s.now,
 	})
 	return err
@@ -256,8 +261,28 @@ func (m *messages) Publish(ctx context.Context, e *event.Event) error {
 	return m.log.Publish(context.WithoutCancel(ctx), e)
 }
 
-func (m *messages) Retained(n topic.Name) *event.Event { return m.gateway.Retained(n) }
+// errNoGateway is why a process without the role cannot answer.
+var errNoGateway = errs.Errorf("server", errs.Unavailable, "this process is no gateway: ask one that is")
 
-func (m *messages) RetainedAfter(after topic.Name, max int) []*event.Event {
-	return m.gateway.RetainedAfter(after, max)
+// Retained implements awsapi.Messages.
+func (m *messages) Retained(n topic.Name) (*event.Event, error) {
+	if m.gateway == nil {
+		return nil, errNoGateway
+	}
+	return m.gateway.Retained(n), nil
+}
+
+// RetainedAfter implements awsapi.Messages.
+func (m *messages) RetainedAfter(after topic.Name, max int) ([]*event.Event, error) {
+	if m.gateway == nil {
+		return nil, errNoGateway
+	}
+	return m.gateway.RetainedAfter(after, max), nil
+}
+
+// noAuthorizers stands for custom authorizers where the process is no gateway.
+type noAuthorizers struct{}
+
+func (noAuthorizers) Try(context.Context, string, custom.Trial) (*custom.Answer, error) {
+	return nil, errNoGateway
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/weir-iot/weir/ingest/mqtt"
 )
 
-// devices are the gateway's clients as the control API wants them.
-type devices struct{ gateway *mqtt.Server }
+// devices are the clients of all gateways as the control API wants them.
+type devices struct{ gateway *mqtt.Gateways }
 
 func deviceOf(c *mqtt.Connection) control.DeviceClient {
 	d := control.DeviceClient{

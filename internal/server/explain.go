@@ -158,7 +158,7 @@ func (x *explainer) rule(ctx context.Context, m *eval.Machine, e *event.Event, s
 		ex := p.Explain(ctx, m, e)
 		r.Text, r.Acts, failed = ex.Text(), ex.Acts, ex.Err
 	}
-	h, handled := x.s.engine.Trace(st.Rule.Name, int(e.Partition), e.Seq)
+	h, handled := x.s.trace(ctx, st.Rule.Name, int(e.Partition), e.Seq)
 	switch start := at(st.Start, e.Partition); {
 	case handled && h.Version != st.Version:
 		r.Note = fmt.Sprintf("version %d handled the event; what is shown is how version %d, which runs now, sees it", h.Version, st.Version)
@@ -171,7 +171,7 @@ func (x *explainer) rule(ctx context.Context, m *eval.Machine, e *event.Event, s
 			r.Note += "; an earlier version, which is not kept, handled it"
 		}
 	default:
-		r.Note = "the rule does not run in this process"
+		r.Note = "the rule does not run anywhere at the moment"
 	}
 	for _, o := range outcomes {
 		r.Deliveries = append(r.Deliveries, recorded(o))

@@ -25,7 +25,7 @@ func (r *ruleService) List(ctx context.Context) ([]control.Rule, error) {
 		return nil, err
 	}
 	status := map[string]rules.RuleStatus{}
-	for _, st := range r.s.engine.Status() {
+	for _, st := range r.s.ruleStatus(ctx) {
 		status[st.Name] = st
 	}
 	list := make([]control.Rule, 0, len(stored))
@@ -45,7 +45,7 @@ func (r *ruleService) Get(ctx context.Context, name string) (*control.Rule, erro
 		return nil, err
 	}
 	var status rules.RuleStatus
-	for _, st := range r.s.engine.Status() {
+	for _, st := range r.s.ruleStatus(ctx) {
 		if st.Name == name {
 			status = st
 		}
@@ -151,9 +151,9 @@ func (r *ruleService) Apply(ctx context.Context, file string, content []byte, dr
 func (r *ruleService) await(ctx context.Context, name string, version int, enabled bool) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(r.s.statusEvery())
 	defer tick.Stop()
-	for !r.settled(name, version, enabled) {
+	for !r.settled(ctx, name, version, enabled) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -162,8 +162,8 @@ func (r *ruleService) await(ctx context.Context, name string, version int, enabl
 	}
 }
 
-func (r *ruleService) settled(name string, version int, enabled bool) bool {
-	for _, st := range r.s.engine.Status() {
+func (r *ruleService) settled(ctx context.Context, name string, version int, enabled bool) bool {
+	for _, st := range r.s.ruleStatus(ctx) {
 		if st.Name != name || st.Deleted {
 			continue
 		}

@@ -33,6 +33,8 @@ import (
 	"github.com/weir-iot/weir/actions/s3/localstore"
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/control/awsapi"
+	"github.com/weir-iot/weir/functions"
+	"github.com/weir-iot/weir/functions/lambdaapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/auth/custom"
@@ -77,6 +79,7 @@ type Server struct {
 	started  time.Time
 	dataDir  string // absolute
 
+	roles        roleSet
 	log          *eventlog.Log
 	ca           *auth.CA
 	things       *registry.Registry
@@ -90,6 +93,7 @@ type Server struct {
 	lanes        *actions.Maker
 	dead         *actions.Dead
 	outcomes     *actions.Outcomes
+	functions    *functions.Service
 	store        *rules.Store
 	engine       *rules.Engine
 	jobs         *replay.Jobs
@@ -106,6 +110,7 @@ type Server struct {
 	rules        *ruleService
 	folder       *rulefolder.Watcher // nil: none
 	aws          *awsapi.API
+	services     *services // nil: embedded, all roles are here
 	api          *control.Server
 	apiListener  net.Listener
 
@@ -129,24 +134,36 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 			s.Close()
 		}
 	}()
-	for _, open := range []func(context.Context) error{
-		s.openFolder,
-		s.openLog,
-		s.openCA,
-		s.openRegistry,
-		s.openAuth,
-		s.openActions,
-		s.openShadows,
-		s.openRules,
-		s.openTrials,
-		s.openIdentity,
-		s.openAzure,
-		s.openGateway,
-		s.openAWS,
-		s.openControl,
-		s.openRulesFolder,
+	if s.roles, err = rolesOf(s.cfg.Roles); err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		of   roleSet
+		open func(context.Context) error
+	}{
+		{everyRole, s.openFolder},
+		{everyRole, s.openLog},
+		{everyRole, s.openServices},
+		{gatewayRole | controlRole, s.openCA},
+		{gatewayRole | controlRole, s.openRegistry},
+		{gatewayRole | controlRole, s.openAuth},
+		{rulesRole | controlRole, s.openActions},
+		{rulesRole | controlRole | gatewayRole, s.openFunctions},
+		{everyRole, s.openShadows},
+		{rulesRole | controlRole, s.openRules},
+		{rulesRole, s.openEngine},
+		{rulesRole | controlRole, s.openTrials},
+		{gatewayRole, s.openIdentity},
+		{gatewayRole, s.openAzure},
+		{gatewayRole, s.openGateway},
+		{gatewayRole | controlRole, s.openAWS},
+		{everyRole, s.openControl},
+		{controlRole, s.openRulesFolder},
 	} {
-		if err := open(ctx); err != nil {
+		if s.roles&part.of == 0 {
+			continue
+		}
+		if err := part.open(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -158,20 +175,38 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 func (s *Server) Run(ctx context.Context) error {
 	parts := newStack(s.logger)
 	parts.start("log", s.log.Run)
-	parts.start("registry", s.things.Run)
+	if s.things != nil {
+		parts.start("registry", s.things.Run)
+	}
 	if err := s.registerOwner(ctx); err != nil {
 		return errors.Join(err, parts.stop())
 	}
 	if s.localS3 != nil {
 		parts.start("S3", s.localS3.Run)
 	}
-	parts.start("HTTP destinations", s.destinations.Run)
-	parts.start("rules engine", s.engine.Run)
-	parts.start("canaries and backfills", s.jobs.Run)
+	if s.services != nil {
+		parts.start("services", s.services.Run)
+	}
+	if s.destinations != nil { // whoever made one asks for its confirmation
+		parts.start("HTTP destinations", s.destinations.Run)
+	}
+	if s.functions != nil {
+		parts.start("functions", s.functions.Run)
+	}
+	if s.engine != nil {
+		parts.start("rules engine", s.engine.Run)
+		parts.start("canaries and backfills", s.jobs.Run)
+	}
 	parts.start("shadows", s.shadows.Run)
-	parts.start("custom authorizers", s.authorizers.Run)
-	parts.start("Azure dialect", s.azure.Run)
-	parts.start("MQTT gateway", s.gateway.Run)
+	if s.authorizers != nil {
+		parts.start("custom authorizers", s.authorizers.Run)
+	}
+	if s.azure != nil {
+		parts.start("Azure dialect", s.azure.Run)
+	}
+	if s.gateway != nil {
+		parts.start("MQTT gateway", s.gateway.Run)
+	}
 	if s.https != nil {
 		parts.start("HTTPS gateway", s.https.Run)
 	}
@@ -238,7 +273,7 @@ func (s *Server) openLog(ctx context.Context) error {
 		Dir: filepath.Join(s.dataDir, "log"), URL: s.cfg.NATS.URL, Creds: s.cfg.NATS.Creds,
 		Durability: durability, Partitions: s.cfg.Partitions,
 		MaxBytes: s.cfg.Events.MaxBytes, MaxAge: s.cfg.Events.MaxAge, MaxSubjects: s.cfg.Events.MaxSubjects,
-		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry,
+		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry, Holders: holders,
 	})
 	if err != nil {
 		if strings.Contains(err.Error(), "is in use by another process") {
@@ -322,11 +357,16 @@ func (s *Server) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.store = rules.NewStore(stored, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
+	s.rules = &ruleService{s: s}
+	return nil
+}
+
+func (s *Server) openEngine(ctx context.Context) error {
 	positions, err := kv.Open(ctx, s.log, kv.Config{Name: "lanes"})
 	if err != nil {
 		return err
 	}
-	s.store = rules.NewStore(stored, s.checker.Check, rules.Ends(rules.OnLog(s.log)), s.now)
 	s.engine, err = rules.New(rules.Options{
 		Log: rules.OnLog(s.log), Store: s.store, Positions: positions, Language: s.language, Lanes: s.makeLane,
 		Owner: s.owner(), Logger: s.logger.With("room", "rules"), Now: s.now,
@@ -334,7 +374,6 @@ func (s *Server) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.rules = &ruleService{s: s}
 	return s.registry.Register(s.engine)
 }
 
@@ -368,9 +407,13 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	leases, err := kv.Open(ctx, s.log, kv.Config{Name: "leases"})
+	if err != nil {
+		return err
+	}
 	gw, err := mqtt.New(mqtt.Options{
-		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: s.methods, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
+		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
+		Authenticator: s.methods, Authorizer: s.policies,
 		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.names.TLSConfig(mqtt.Protocols...),
 		Logger:    s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -421,10 +464,15 @@ func (s *Server) openControl(context.Context) error {
 	o := control.Options{
 		Token: token, Hosts: s.cfg.API.Hosts, Status: s,
 		Rules: s.rules, Trials: &trials{s}, Explainer: &explainer{s}, Dead: graveyard{s}, Destinations: owners{s.destinations},
-		Tailer: &tailer{s.log}, Shadows: s.shadows, Clients: devices{s.gateway}, Registry: people{s.things, string(s.ca.PEM())},
-		AWS: s.aws, Health: telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
-		Authz: authz{s},
+		Tailer: &tailer{s.log}, Shadows: s.shadows, Clients: devices{mqtt.NewGateways(s.gateway, s.services.conn())}, Authz: authz{s},
+		StatusOnly: s.roles&controlRole == 0,
+		Health:     telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
+	if s.roles&controlRole != 0 {
+		o.Registry, o.AWS = people{s.things, string(s.ca.PEM())}, s.aws
+	}
+	o.Functions, o.Lambda = s.functionsAPI(token)
+	o.LambdaRoots = lambdaapi.Roots
 	if s.cfg.Debug.Pprof {
 		o.Profiles = telemetry.Profiles()
 	}

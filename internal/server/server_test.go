@@ -14,7 +14,7 @@ import (
 func options(t *testing.T) Options {
 	c := config.Default(true)
 	c.DataDir, c.Durability = t.TempDir(), "os"
-	for _, a := range []*string{&c.Listen.MQTT, &c.Listen.MQTTS, &c.Listen.HTTPS, &c.Listen.API, &c.Listen.NATS} {
+	for _, a := range []*string{&c.Listen.MQTT, &c.Listen.MQTTS, &c.Listen.HTTPS, &c.Listen.Mux, &c.Listen.API, &c.Listen.NATS} {
 		*a = "127.0.0.1:0"
 	}
 	return Options{Config: c, Dev: true, Logger: slog.New(slog.DiscardHandler)}
@@ -30,7 +30,7 @@ func TestTakenPortsAreNamed(t *testing.T) {
 	defer l.Close()
 	o := options(t)
 	for key, addr := range map[string]*string{"listen.mqtt": &o.Config.Listen.MQTT, "listen.mqtts": &o.Config.Listen.MQTTS,
-		"listen.https": &o.Config.Listen.HTTPS, "listen.api": &o.Config.Listen.API, "listen.nats": &o.Config.Listen.NATS} {
+		"listen.https": &o.Config.Listen.HTTPS, "listen.mux": &o.Config.Listen.Mux, "listen.api": &o.Config.Listen.API, "listen.nats": &o.Config.Listen.NATS} {
 		*addr = l.Addr().String()
 		s, err := New(t.Context(), o)
 		*addr = "127.0.0.1:0"

@@ -23,7 +23,7 @@ func (s *Server) openShadows(ctx context.Context) error {
 		limits = shadow.Relaxed()
 	}
 	s.shadows, err = shadow.Open(ctx, shadow.Options{
-		Log: s.log, Shadows: documents, Positions: leases, Owner: s.owner(), Limits: limits,
+		Log: s.log, Shadows: documents, Positions: leases, Owner: s.owner(), ClientOnly: s.roles&shadowRole == 0, Limits: limits,
 		Keep: s.cfg.Shadow.Keep, Resend: s.cfg.Shadow.Resend, Diverged: s.cfg.Shadow.Diverged,
 		Logger: s.logger.With("room", "shadow"), Now: s.now, Registerer: s.registry,
 	})

@@ -11,8 +11,10 @@ import (
 func (s *Server) Status(ctx context.Context) (*control.Status, error) {
 	st := &control.Status{
 		Build: s.build, PID: os.Getpid(), Started: s.started, DataDir: s.dataDir,
-		Durability: s.cfg.Durability, Limits: s.cfg.Limits, Listeners: map[string]string{},
-		Connections: len(s.gateway.Clients()),
+		Durability: s.cfg.Durability, Limits: s.cfg.Limits, Listeners: map[string]string{}, Roles: s.roles.names(),
+	}
+	if s.gateway != nil {
+		st.Connections = len(s.gateway.Clients())
 	}
 	if err := s.healthy(ctx); err != nil {
 		st.Reason = err.Error()
@@ -32,11 +34,13 @@ func (s *Server) Status(ctx context.Context) (*control.Status, error) {
 			st.Received += committed - s.first[p]
 		}
 	}
-	for _, r := range s.engine.Status() {
+	for _, r := range s.ruleStatus(ctx) {
 		if !r.Deleted {
 			st.Rules++
 		}
 	}
-	st.DeadLetters = s.dead.Count()
+	if s.dead != nil {
+		st.DeadLetters = s.dead.Count()
+	}
 	return st, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -13,9 +14,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,12 +31,14 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/internal/config"
+	"github.com/weir-iot/weir/internal/mqttclient"
 	"github.com/weir-iot/weir/test/weirtest"
 )
 
 const account = "arn:aws:iot:us-east-1:123456789012:"
 
-func accessKey(t *testing.T, w *weirtest.Weir) control.OwnerKey {
+func accessKey(t testing.TB, w *weirtest.Weir) control.OwnerKey {
 	t.Helper()
 	k, err := control.ReadAccessKey(w.Endpoints().AccessKeyFile)
 	if err != nil {
@@ -42,7 +48,7 @@ func accessKey(t *testing.T, w *weirtest.Weir) control.OwnerKey {
 }
 
 // sdk returns the AWS SDK for Go's client. requests counts what it sends.
-func sdk(t *testing.T, w *weirtest.Weir, requests *int) *iot.Client {
+func sdk(t testing.TB, w *weirtest.Weir, requests *int) *iot.Client {
 	t.Helper()
 	k := accessKey(t, w)
 	var mu sync.Mutex
@@ -145,6 +151,10 @@ func TestAWSSDKGo(t *testing.T) {
 	if err != nil || aws.ToString(rule.RuleArn) != account+"rule/copy" || aws.ToString(rule.Rule.Sql) != *payload.Sql || aws.ToInt32(rule.Rule.Actions[0].Republish.Qos) != 1 ||
 		rule.Rule.ErrorAction == nil || rule.Rule.CreatedAt == nil || time.Since(*rule.Rule.CreatedAt) > time.Hour {
 		t.Errorf("%+v %v", rule, err)
+	}
+	tags, err := c.ListTagsForResource(ctx, &iot.ListTagsForResourceInput{ResourceArn: rule.RuleArn})
+	if err != nil || len(tags.Tags) != 0 {
+		t.Errorf("%+v %v", tags, err)
 	}
 	sub := w.Subscribe("out/#")
 	w.MustPublish("in/7", `{"a": 1}`)
@@ -522,5 +532,294 @@ func TestAWSContention(t *testing.T) {
 		if _, err := c.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &name}); err != nil {
 			t.Errorf("attached and not there: %v", err)
 		}
+	}
+}
+
+// The fleet is searched as its indexing configuration says, and not at all
+// without one.
+func TestAWSSearch(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	c := sdk(t, w, nil)
+	ctx := t.Context()
+	k := accessKey(t, w)
+	for i, site := range []string{"a", "a", "b"} {
+		name := aws.String(fmt.Sprintf("pump%d", i))
+		if _, err := c.CreateThing(ctx, &iot.CreateThingInput{ThingName: name, AttributePayload: &types.AttributePayload{Attributes: map[string]string{"site": site, "size": fmt.Sprint(10 * (i + 1))}}}); err != nil {
+			t.Fatal(err)
+		}
+		if status, answer := raw(t, w, k, "iotdata", "POST", "/things/"+*name+"/shadow", fmt.Appendf(nil, `{"state":{"reported":{"battery":%d}}}`, 20*i)); status != 200 {
+			t.Fatal(status, answer)
+		}
+	}
+	search := func(q string) string {
+		t.Helper()
+		var names []string
+		in := &iot.SearchIndexInput{QueryString: aws.String(q), MaxResults: aws.Int32(1)}
+		for {
+			page, err := c.SearchIndex(ctx, in)
+			if err != nil {
+				t.Fatalf("%s: %v", q, err)
+			}
+			for _, th := range page.Things {
+				names = append(names, aws.ToString(th.ThingName))
+			}
+			if page.NextToken == nil {
+				return strings.Join(names, " ")
+			}
+			in.NextToken = page.NextToken
+		}
+	}
+	_, err := c.SearchIndex(ctx, &iot.SearchIndexInput{QueryString: aws.String("*")})
+	if off := (*types.ResourceNotFoundException)(nil); !errors.As(err, &off) {
+		t.Errorf("indexing is off: %v", err)
+	}
+	index := func(mode types.ThingIndexingMode, connectivity types.ThingConnectivityIndexingMode, fields ...types.Field) {
+		t.Helper()
+		if _, err := c.UpdateIndexingConfiguration(ctx, &iot.UpdateIndexingConfigurationInput{ThingIndexingConfiguration: &types.ThingIndexingConfiguration{
+			ThingIndexingMode: mode, ThingConnectivityIndexingMode: connectivity, CustomFields: fields,
+		}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index(types.ThingIndexingModeRegistry, types.ThingConnectivityIndexingModeOff)
+	for q, want := range map[string]string{
+		"attributes.site:a": "pump0 pump1", "attributes.size > 10 AND NOT attributes.site:b": "pump1", "thingName:pump*": "pump0 pump1 pump2",
+		"shadow.reported.battery < 30": "", "connectivity.connected:*": "",
+	} {
+		if got := search(q); got != want {
+			t.Errorf("%s: %q, want %q", q, got, want)
+		}
+	}
+	index(types.ThingIndexingModeRegistryAndShadow, types.ThingConnectivityIndexingModeStatus, types.Field{Name: aws.String("attributes.size"), Type: types.FieldTypeNumber})
+	client := w.Connect(mqttclient.Options{ClientID: "pump2"})
+	defer client.Close()
+	for q, want := range map[string]string{
+		"shadow.reported.battery < 30": "pump0 pump1", "connectivity.connected:true": "pump2", "connectivity.connected:false": "pump0 pump1", "shadow.hasDelta:true": "",
+	} {
+		if got := search(q); got != want {
+			t.Errorf("%s: %q, want %q", q, got, want)
+		}
+	}
+	stats, err := c.GetStatistics(ctx, &iot.GetStatisticsInput{QueryString: aws.String("*"), AggregationField: aws.String("attributes.size")})
+	if err != nil || stats.Statistics.Count != 3 || aws.ToFloat64(stats.Statistics.Average) != 20 || aws.ToFloat64(stats.Statistics.Maximum) != 30 {
+		t.Errorf("%+v %v", stats, err)
+	}
+	card, err := c.GetCardinality(ctx, &iot.GetCardinalityInput{QueryString: aws.String("attributes.site:a"), AggregationField: aws.String("attributes.size")})
+	if err != nil || card.Cardinality != 2 {
+		t.Errorf("%+v %v", card, err)
+	}
+	percentiles, err := c.GetPercentiles(ctx, &iot.GetPercentilesInput{QueryString: aws.String("*"), AggregationField: aws.String("attributes.size"), Percents: []float64{50}})
+	if err != nil || len(percentiles.Percentiles) != 1 || percentiles.Percentiles[0].Value != 20 {
+		t.Errorf("%+v %v", percentiles, err)
+	}
+	_, err = c.GetStatistics(ctx, &iot.GetStatisticsInput{QueryString: aws.String("*"), AggregationField: aws.String("attributes.site")})
+	if bad := (*types.InvalidAggregationException)(nil); !errors.As(err, &bad) {
+		t.Errorf("a field that is not indexed: %v", err)
+	}
+	_, err = c.SearchIndex(ctx, &iot.SearchIndexInput{QueryString: aws.String("*x")})
+	if bad := (*types.InvalidQueryException)(nil); !errors.As(err, &bad) {
+		t.Errorf("a wildcard first: %v", err)
+	}
+}
+
+// A device reaches the data plane on its own port with its certificate, and may
+// there what its policy says.
+func TestAWSDataPlaneWithCertificate(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	c := sdk(t, w, nil)
+	ctx := t.Context()
+	cert, err := c.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("own"), PolicyDocument: aws.String(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:GetThingShadow","iot:UpdateThingShadow"],"Resource":"` + account + `thing/mine"}]}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AttachPolicy(ctx, &iot.AttachPolicyInput{PolicyName: aws.String("own"), Target: cert.CertificateArn}); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(*cert.CertificatePem), []byte(*cert.KeyPair.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := w.TLS().Clone()
+	config.Certificates = []tls.Certificate{pair}
+	config.NextProtos = nil
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+	defer client.CloseIdleConnections()
+	base := strings.Replace("https://"+w.Endpoints().HTTPS, "127.0.0.1", "localhost", 1)
+	ask := func(method, path, body string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequest(method, base+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	// What was attached just now holds once the gateway has heard of it.
+	weirtest.Eventually(t, func() bool {
+		status, _ := ask("POST", "/things/mine/shadow", `{"state":{"reported":{"a":1}}}`)
+		return status == 200
+	}, func() string { return "its own shadow stays forbidden" })
+	for _, q := range []struct {
+		method, path string
+		want         int
+	}{
+		{"GET", "/things/mine/shadow", 200},
+		{"GET", "/things/mine/shadow?name=other", 403}, // thing/mine/other to the policy
+		{"DELETE", "/things/mine/shadow", 403},
+		{"GET", "/things/yours/shadow", 403},
+		{"GET", "/retainedMessage/a", 403},
+		{"GET", "/retainedMessage", 403},
+		{"DELETE", "/connections/x", 403}, // no device may
+		{"GET", "/things/mine", 404},      // the registry is not here
+	} {
+		if status, answer := ask(q.method, q.path, ""); status != q.want {
+			t.Errorf("%s %s: %d %s", q.method, q.path, status, answer)
+		}
+	}
+}
+
+// What the API bears: describes from memory, creations synced to disk. The
+// client's work (signing, JSON) is in the figures.
+func BenchmarkAWS(b *testing.B) {
+	w := weirtest.Start(b)
+	c := sdk(b, w, nil)
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 64
+	if _, err := c.CreateThing(b.Context(), &iot.CreateThingInput{ThingName: aws.String("t")}); err != nil {
+		b.Fatal(err)
+	}
+	run := func(name string, f func(n int64) error) {
+		b.Run(name, func(b *testing.B) {
+			var n atomic.Int64
+			b.SetParallelism(16)
+			begun := cpu(b)
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					if err := f(n.Add(1)); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+			b.ReportMetric(float64((cpu(b)-begun).Microseconds())/float64(b.N), "cpu-µs/request")
+		})
+	}
+	run("describe", func(int64) error {
+		_, err := c.DescribeThing(b.Context(), &iot.DescribeThingInput{ThingName: aws.String("t")})
+		return err
+	})
+	start := time.Now().UnixNano()
+	run("create", func(n int64) error {
+		_, err := c.CreateThing(b.Context(), &iot.CreateThingInput{ThingName: aws.String(fmt.Sprintf("b%d-%d-%d", start, b.N, n))})
+		return err
+	})
+}
+
+// cpu returns what this process has used.
+func cpu(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// The commands of docs/aws.md.
+func TestAWSGuide(t *testing.T) {
+	if testing.Short() {
+		t.Skip("other people's programs")
+	}
+	tool(t, "aws", "awscli")
+	b, err := os.ReadFile("../../docs/aws.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, _ := strings.Cut(string(b), "<!-- run by TestAWSGuide -->\n```sh\n")
+	script, _, ok := strings.Cut(script, "```")
+	if !ok {
+		t.Fatal("docs/aws.md has no script")
+	}
+	version, err := exec.Command("aws", "--version").CombinedOutput()
+	if err != nil {
+		t.Fatal(err, string(version))
+	}
+	if strings.HasPrefix(string(version), "aws-cli/1.") {
+		script = regexp.MustCompile(`"\$\((printf '[^']*') \| base64\)"`).ReplaceAllString(script, `"$$($1)"`)
+	}
+	w := weirtest.Start(t)
+	sub := w.Subscribe("alarms/#")
+	bin := t.TempDir()
+	if err := os.Symlink(weirtest.Binary(t), filepath.Join(bin, "weir")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-e", "-c", "shopt -s expand_aliases\n"+script)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(cmd.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "WEIR_DATA_DIR="+w.Dir(), "AWS_PAGER=", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "\na\n") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if m := sub.Next(); m.Topic != "alarms/pump1" || string(m.Payload) != `{"c":91,"device":"pump1"}` {
+		t.Errorf("%s %s", m.Topic, m.Payload)
+	}
+	shadow, err := os.ReadFile(filepath.Join(cmd.Dir, "shadow.json"))
+	if err != nil || !strings.Contains(string(shadow), `"on":true`) {
+		t.Errorf("%s %v", shadow, err)
+	}
+}
+
+// A domain configuration that is disabled shuts its name.
+func TestAWSDomainConfiguration(t *testing.T) {
+	const name = "devices.example.com"
+	w := weirtest.Start(t, weirtest.Durability("memory"), weirtest.Set(func(c *config.Config) { c.TLS.Names = []string{name} }))
+	c := sdk(t, w, nil)
+	ctx := t.Context()
+	served := func() bool {
+		o := w.TLS().Clone()
+		o.ServerName, o.NextProtos = name, nil
+		conn, err := tls.Dial("tcp", w.Endpoints().HTTPS, o)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+		return true
+	}
+	if !served() {
+		t.Fatal("the name is not served")
+	}
+	made, err := c.CreateDomainConfiguration(ctx, &iot.CreateDomainConfigurationInput{DomainConfigurationName: aws.String("d"), DomainName: aws.String(name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(to types.DomainConfigurationStatus) {
+		t.Helper()
+		if _, err := c.UpdateDomainConfiguration(ctx, &iot.UpdateDomainConfigurationInput{DomainConfigurationName: aws.String("d"), DomainConfigurationStatus: to}); err != nil {
+			t.Fatal(err)
+		}
+		weirtest.Eventually(t, func() bool { return served() == (to == types.DomainConfigurationStatusEnabled) }, func() string { return "nothing changes at " + string(to) })
+	}
+	set(types.DomainConfigurationStatusDisabled)
+	set(types.DomainConfigurationStatusEnabled)
+	set(types.DomainConfigurationStatusDisabled)
+	d, err := c.DescribeDomainConfiguration(ctx, &iot.DescribeDomainConfigurationInput{DomainConfigurationName: aws.String("d")})
+	if err != nil || aws.ToString(d.DomainConfigurationArn) != aws.ToString(made.DomainConfigurationArn) || d.DomainConfigurationStatus != types.DomainConfigurationStatusDisabled {
+		t.Errorf("%+v %v", d, err)
+	}
+	if _, err := c.DeleteDomainConfiguration(ctx, &iot.DeleteDomainConfigurationInput{DomainConfigurationName: aws.String("d")}); err != nil {
+		t.Error(err)
 	}
 }

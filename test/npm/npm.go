@@ -91,6 +91,42 @@ var install = sync.OnceValues(func() (string, error) {
 	return dir, os.WriteFile(done, nil, 0o644)
 })
 
+// Built is Dir with the package name's own install scripts run, which Dir leaves
+// off: for one that compiles a part of itself. tools are the programs that needs;
+// the test is skipped where one is missing. It can take minutes, once a machine.
+func Built(t testing.TB, name string, tools ...string) string {
+	t.Helper()
+	modules := Dir(t)
+	done := filepath.Join(filepath.Dir(modules), "built-"+name)
+	lock, err := os.OpenFile(done+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(done); err == nil {
+		return modules
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed: %s of npm compiles a part of itself with %s", tool, name, strings.Join(tools, ", "))
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "npm", "rebuild", name, "--foreground-scripts", "--no-audit", "--no-fund")
+	cmd.Dir = filepath.Dir(modules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm rebuild %s in %s: %v\n%s", name, cmd.Dir, err, out[max(0, len(out)-4000):])
+	}
+	if err := os.WriteFile(done, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return modules
+}
+
 // Node runs script with Node.js in the folder above node_modules until the
 // test ends, and returns the first submatch of ready in a line of its output.
 // Scripts listen on port 0 of 127.0.0.1 and print the port they got.

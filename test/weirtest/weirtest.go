@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,6 +39,8 @@ type options struct {
 	set []func(*config.Config)
 	dev bool
 	env []string
+
+	roles []string
 }
 
 // Option changes how a Weir is started.
@@ -64,6 +67,15 @@ func Dir(dir string) Option { return func(o *options) { o.dir = dir } }
 
 // Production starts Weir as weir serve does: AWS instead of an S3 of its own.
 func Production() Option { return func(o *options) { o.dev = false } }
+
+// Roles runs the child process as weir serve with these roles, on the NATS
+// server at url.
+func Roles(url string, names ...string) Option {
+	return func(o *options) {
+		o.roles = names
+		o.set = append(o.set, func(c *config.Config) { c.NATS.URL = url })
+	}
+}
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
@@ -212,6 +224,9 @@ func (w *Weir) BeginProcess() {
 		w.t.Fatal(err)
 	}
 	cmd := exec.Command(Binary(w.t), "dev", "-o", "json", "--config", cfg)
+	if len(w.o.roles) > 0 {
+		cmd = exec.Command(Binary(w.t), "serve", "--config", cfg, "--role", strings.Join(w.o.roles, ","))
+	}
 	cmd.Env = append(os.Environ(), w.o.env...)
 	cmd.SysProcAttr = childAttr()
 	in := &inner{cmd: cmd, done: make(chan struct{}), stderr: &tail{}}
@@ -230,8 +245,12 @@ func (w *Weir) BeginProcess() {
 		if err != nil {
 			return
 		}
-		d := json.NewDecoder(bufio.NewReader(out))
-		ready <- d.Decode(&in.ends)
+		if len(w.o.roles) == 0 {
+			d := json.NewDecoder(bufio.NewReader(out))
+			ready <- d.Decode(&in.ends)
+		} else {
+			go func() { ready <- in.served(w.o.dir) }()
+		}
 		_, _ = io.Copy(io.Discard, out)
 		in.err = cmd.Wait()
 		close(in.done)
@@ -250,6 +269,21 @@ func (w *Weir) BeginProcess() {
 		w.t.Fatalf("weir does not get ready%s", in.output())
 	}
 	w.in = in
+}
+
+// served waits until the child says where it is reached.
+func (in *inner) served(dir string) error {
+	for {
+		if e, err := server.ReadEndpoints(dir); err == nil && e.PID == in.cmd.Process.Pid {
+			in.ends = *e
+			return nil
+		}
+		select {
+		case <-in.done:
+			return errors.New("it ended")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // Freeze stops the child process where it stands, with SIGSTOP. Kill may follow.

@@ -64,6 +64,7 @@ func New(o Options) (*Authenticator, error) {
 	}
 	a := &Authenticator{o: o, slots: make(chan struct{}, o.InFlight), sessions: map[*session]struct{}{}}
 	a.noise.Logger, a.noise.Now = o.Logger, o.Now
+	a.cache.max = maxCached
 	return a, nil
 }
 
@@ -339,6 +340,7 @@ func keyOf(connection string, z *Authorizer, e event) cacheKey {
 
 // cache holds answers for HTTPS connections that last.
 type cache struct {
+	max     int        // entries
 	mu      sync.Mutex // guards entries
 	entries map[cacheKey]cached
 }
@@ -367,10 +369,10 @@ func (c *cache) put(k cacheKey, g *granted, until time.Time) {
 	if c.entries == nil {
 		c.entries = map[cacheKey]cached{}
 	}
-	if len(c.entries) >= maxCached {
+	if len(c.entries) >= c.max {
 		for old := range c.entries { // any: Go's order is random
 			delete(c.entries, old)
-			if len(c.entries) < maxCached*9/10 {
+			if len(c.entries) < c.max*9/10 {
 				break
 			}
 		}

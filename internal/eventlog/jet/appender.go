@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nuid"
@@ -74,6 +75,7 @@ type Appender[T Unit] struct {
 	mu     sync.Mutex // guards the queue
 	queue  []T
 	bytes  int
+	held   atomic.Int64  // bytes of the stream when last looked, with what other processes append
 	room   chan struct{} // closed when there is room again; nil while nobody waits
 	wake   chan struct{} // one token: the queue is not empty
 	closed bool
@@ -176,6 +178,10 @@ func (a *Appender[T]) AppendAll(ctx context.Context, list []T) (n int, err error
 	}
 	return n, nil
 }
+
+// Holds says how many bytes the stream was seen to hold: other processes may
+// append to it.
+func (a *Appender[T]) Holds(bytes int64) { a.held.Store(bytes) }
 
 // Waiting returns the number of queued units.
 func (a *Appender[T]) Waiting() int {
@@ -450,7 +456,7 @@ const perRecord = 100
 // answer.
 func (a *Appender[T]) fits(u *T, before int64) error {
 	need := int64((*u).Size() + (*u).Len()*perRecord)
-	if a.c.MaxBytes <= 0 || a.used+before+need <= a.c.MaxBytes {
+	if a.c.MaxBytes <= 0 || max(a.used, a.held.Load())+before+need <= a.c.MaxBytes {
 		return nil
 	}
 	if time.Since(a.measured) > 100*time.Millisecond {
@@ -460,6 +466,7 @@ func (a *Appender[T]) fits(u *T, before int64) error {
 			return errs.E("jet.Append", errs.Unavailable, err)
 		}
 		a.used, a.measured = int64(st.Bytes), time.Now()
+		a.held.Store(a.used)
 		if a.used+before+need <= a.c.MaxBytes {
 			return nil
 		}

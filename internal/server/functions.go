@@ -1,0 +1,66 @@
+package server
+
+import (
+	"context"
+	"crypto/subtle"
+	"net/http"
+	"path/filepath"
+	"strings"
+
+	webhook "github.com/weir-iot/weir/actions/http"
+	"github.com/weir-iot/weir/functions"
+	"github.com/weir-iot/weir/functions/lambdaapi"
+	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/internal/kv"
+	"github.com/weir-iot/weir/rules/eval"
+)
+
+// openFunctions opens the functions, and gives them to the actions.
+func (s *Server) openFunctions(ctx context.Context) error {
+	b, err := kv.Open(ctx, s.log, kv.Config{Name: "functions"})
+	if err != nil {
+		return err
+	}
+	s.functions, err = functions.Open(ctx, functions.Options{
+		Bucket: b, Dir: filepath.Join(s.dataDir, "functions"), Hidden: []string{s.dataDir}, AccountID: s.cfg.AccountID, Region: s.cfg.Region,
+		RequireIsolation: !s.o.Dev, HTTP: s.webhooks().Transport(64), AWS: s.lanes.Env.AWS,
+		Logger: s.logger.With("room", "functions"), Registerer: s.registry, Now: s.now,
+	})
+	if err == nil {
+		s.lanes.Env.Functions = s.functions
+	}
+	return err
+}
+
+// webhooks is which addresses webhooks and functions of the runtime http reach.
+func (s *Server) webhooks() webhook.Policy {
+	return webhook.Policy{AllowPrivate: s.cfg.HTTP.AllowPrivate, AllowNetworks: s.cfg.HTTP.AllowNetworks}
+}
+
+// functionsAPI returns the APIs of functions: the owner's, and AWS's, which
+// takes the admin token.
+func (s *Server) functionsAPI(token string) (owner, aws http.Handler) {
+	a := lambdaapi.New(lambdaapi.Options{Functions: s.functions, Logger: s.logger.With("room", "functions"),
+		Authorize: func(r *http.Request, _ []byte, _, _ string) error {
+			scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+			if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
+				return nil
+			}
+			return errs.Errorf("functions", errs.Unauthorized, "The security token included in the request is invalid.")
+		}})
+	return a.Owner(), a
+}
+
+// invoker runs a function that is deployed here, or else one of AWS Lambda.
+type invoker struct {
+	here  *functions.Service
+	there eval.FunctionInvoker // nil: no AWS
+}
+
+// Invoke implements eval.FunctionInvoker and its like.
+func (i invoker) Invoke(ctx context.Context, function string, payload []byte) ([]byte, error) {
+	if i.there == nil || i.here.Has(function) {
+		return i.here.Invoke(ctx, function, payload)
+	}
+	return i.there.Invoke(ctx, function, payload)
+}
