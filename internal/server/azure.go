@@ -29,7 +29,7 @@ const AzureFile = "azure-hub.json"
 // openAzure opens the dialect of Azure IoT Hub: its devices come to the same
 // listeners, and their twins are shadows.
 func (s *Server) openAzure(ctx context.Context) error {
-	b, err := kv.Open(ctx, s.log, kv.Config{Name: "azure"})
+	b, err := s.bucket(ctx, kv.Config{Name: "azure"})
 	if err != nil {
 		return err
 	}

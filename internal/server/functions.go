@@ -17,7 +17,7 @@ import (
 
 // openFunctions opens the functions, and gives them to the actions.
 func (s *Server) openFunctions(ctx context.Context) error {
-	b, err := kv.Open(ctx, s.log, kv.Config{Name: "functions"})
+	b, err := s.bucket(ctx, kv.Config{Name: "functions"})
 	if err != nil {
 		return err
 	}

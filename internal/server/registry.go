@@ -12,7 +12,7 @@ import (
 
 // openRegistry opens who and what there is.
 func (s *Server) openRegistry(ctx context.Context) error {
-	b, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
+	b, err := s.bucket(ctx, kv.Config{Name: "registry"})
 	if err != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ type Server struct {
 
 	roles        roleSet
 	log          *eventlog.Log
+	buckets      map[string]*kv.Bucket // by name; of New alone
 	ca           *auth.CA
 	things       *registry.Registry
 	directory    *directory
@@ -317,7 +318,7 @@ func (s *Server) openActions(ctx context.Context) error {
 		o.LocalS3, o.NoMetadata = local, true
 		o.Credentials = aws.Credentials{AccessKeyID: "weir", SecretAccessKey: "weir", Source: "weir dev"}
 	}
-	b, err := kv.Open(ctx, s.log, kv.Config{Name: "destinations"})
+	b, err := s.bucket(ctx, kv.Config{Name: "destinations"})
 	if err != nil {
 		return err
 	}
@@ -353,7 +354,7 @@ func (s *Server) openActions(ctx context.Context) error {
 func (s *Server) openRules(ctx context.Context) error {
 	s.language = rules.SQL{AccountID: s.cfg.AccountID, Lookups: s.lookups(ctx)}
 	s.checker = rules.Checker{Language: s.language, Action: s.checkAction}
-	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
+	stored, err := s.bucket(ctx, kv.Config{Name: "registry"})
 	if err != nil {
 		return err
 	}
@@ -363,7 +364,7 @@ func (s *Server) openRules(ctx context.Context) error {
 }
 
 func (s *Server) openEngine(ctx context.Context) error {
-	positions, err := kv.Open(ctx, s.log, kv.Config{Name: "lanes"})
+	positions, err := s.bucket(ctx, kv.Config{Name: "lanes"})
 	if err != nil {
 		return err
 	}
@@ -399,15 +400,15 @@ func (s *Server) safety() ingest.Safety {
 
 func (s *Server) openGateway(ctx context.Context) error {
 	limits, safety := s.limits(), s.safety()
-	retained, err := kv.Open(ctx, s.log, kv.Config{Name: "retained"})
+	retained, err := s.bucket(ctx, kv.Config{Name: "retained"})
 	if err != nil {
 		return err
 	}
-	sessions, err := kv.Open(ctx, s.log, kv.Config{Name: "sessions"})
+	sessions, err := s.bucket(ctx, kv.Config{Name: "sessions"})
 	if err != nil {
 		return err
 	}
-	leases, err := kv.Open(ctx, s.log, kv.Config{Name: "leases"})
+	leases, err := s.bucket(ctx, kv.Config{Name: "leases"})
 	if err != nil {
 		return err
 	}

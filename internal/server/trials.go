@@ -16,7 +16,7 @@ import (
 type trials struct{ s *Server }
 
 func (s *Server) openTrials(ctx context.Context) error {
-	b, err := kv.Open(ctx, s.log, kv.Config{Name: "jobs"})
+	b, err := s.bucket(ctx, kv.Config{Name: "jobs"})
 	if err != nil {
 		return err
 	}
