@@ -222,7 +222,7 @@ async function run(id, transport) {
   const stats = (await registry.getRegistryStatistics()).responseBody
   assert.deepEqual([stats.totalDeviceCount, stats.disabledDeviceCount], [4, 1])
   const names = [], q = registry.createQuery('SELECT deviceId AS id FROM devices', 3)
-  while (q.hasMoreResults) for (const r of (await q.next()).result) names.push(r.id)
+  while (q.hasMoreResults) for (const r of (await q.next(q.continuationToken)).result) names.push(r.id)
   assert.deepEqual(names, ['b1', 'b2', 'one', 'two'])
   const groups = (await registry.createQuery('SELECT status, COUNT() AS n FROM devices GROUP BY status').next()).result
   assert.deepEqual(groups.map(g => g.status + g.n).sort(), ['disabled1', 'enabled3'])
