@@ -373,3 +373,88 @@ func TestAzureCloudToDevice(t *testing.T) {
 		t.Error("a deleted device stays connected")
 	}
 }
+
+// mqtt.js with a token made by hand: telemetry, RETAIN and a will.
+func TestAzureMQTTJS(t *testing.T) {
+	if testing.Short() {
+		t.Skip("other people's programs")
+	}
+	w := weirtest.Start(t)
+	h := newHub(t, w)
+	key := h.device("js")
+	sub := w.Subscribe("devices/js/messages/events")
+	azureNode(t, w, `
+const mqtt = require('mqtt'), crypto = require('crypto')
+const key = process.argv[1], sr = encodeURIComponent('localhost/devices/js'), se = Math.floor(Date.now() / 1000) + 600
+const sig = crypto.createHmac('sha256', Buffer.from(key, 'base64')).update(sr + '\n' + se).digest('base64')
+const c = mqtt.connect('mqtts://localhost:' + process.env.MQTTS, {ca, clientId: 'js', protocolVersion: 4, reconnectPeriod: 0,
+  username: 'localhost/js/?api-version=2021-04-12', password: 'SharedAccessSignature sr=' + sr + '&sig=' + encodeURIComponent(sig) + '&se=' + se,
+  will: {topic: 'devices/js/messages/events/why=lost', payload: 'gone', qos: 1, retain: false}})
+c.on('error', (e) => { console.error(e); process.exit(1) })
+c.on('connect', async () => {
+  const [g] = await c.subscribeAsync('devices/js/messages/devicebound/#', {qos: 2})
+  assert.equal(g.qos, 1)
+  await c.publishAsync('devices/js/messages/events/', 'plain', {qos: 1})
+  await c.publishAsync('devices/js/messages/events/a=b', 'kept', {qos: 1, retain: true})
+  c.stream.destroy(); process.exit(0)
+})`, key)
+	for _, want := range []string{"plain: iothub-connection-device-id=js", "kept: a=b iothub-connection-device-id=js x-opt-retain=true",
+		"gone: why=lost iothub-connection-device-id=js iothub-MessageType=Will"} {
+		m := sub.Next()
+		got := string(m.Payload) + ":"
+		for _, u := range m.User {
+			got += " " + u.Key + "=" + u.Val
+		}
+		if got != want || m.Retain {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// The shadow and the twin are one: each side is told of what the other writes.
+func TestAzureTwinIsShadow(t *testing.T) {
+	w := weirtest.Start(t)
+	h := newHub(t, w)
+	o := h.options("d1", h.device("d1"))
+	messages := make(chan *mqttclient.Message, 16)
+	o.OnMessage = func(m *mqttclient.Message) { messages <- m }
+	c := w.Connect(o)
+	if err := c.Subscribe(t.Context(), 0, "$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#"); err != nil {
+		t.Fatal(err)
+	}
+	documents := w.Subscribe("$aws/things/d1/shadow/update/documents")
+	want := func(topic, payload string) {
+		t.Helper()
+		select {
+		case m := <-messages:
+			if m.Topic != topic || payload != "" && string(m.Payload) != payload {
+				t.Errorf("%s: %s, want %s: %s", m.Topic, m.Payload, topic, payload)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("no message, want %s", topic)
+		}
+	}
+	publish := func(topic, payload string) {
+		t.Helper()
+		if err := c.Publish(t.Context(), &mqttclient.Message{Topic: topic, Payload: []byte(payload), QoS: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("$iothub/twin/GET/?$rid=1", " ")
+	want("$iothub/twin/res/200/?$rid=1", `{"desired":{"$version":1},"reported":{"$version":1}}`)
+	publish("$iothub/twin/PATCH/properties/reported/?$rid=a-2", `{"fw":"1.2","gone":1}`)
+	want("$iothub/twin/res/204/?$rid=a-2&$version=2", "")
+	if m := documents.Next(); !strings.Contains(string(m.Payload), `"fw":"1.2"`) {
+		t.Errorf("%s", m.Payload)
+	}
+	publish("$iothub/twin/PATCH/properties/reported/?$rid=3", `not JSON`)
+	want("$iothub/twin/res/400/?$rid=3", "")
+	publish("$iothub/twin/PATCH/properties/reported/?$rid=4&$version=9", `{"fw":"x"}`)
+	want("$iothub/twin/res/412/?$rid=4", "")
+	w.MustPublish("$aws/things/d1/shadow/update", `{"state":{"desired":{"on":true,"c":{"r":1,"g":2}}}}`)
+	want("$iothub/twin/PATCH/properties/desired/?$version=2", `{"$version":2,"c":{"g":2,"r":1},"on":true}`)
+	w.MustPublish("$aws/things/d1/shadow/update", `{"state":{"desired":{"on":null,"c":{"r":5}}}}`)
+	want("$iothub/twin/PATCH/properties/desired/?$version=3", `{"$version":3,"c":{"r":5},"on":null}`)
+	publish("$iothub/twin/GET/?$rid=9", "")
+	want("$iothub/twin/res/200/?$rid=9", `{"desired":{"c":{"r":5,"g":2},"$version":3},"reported":{"fw":"1.2","gone":1,"$version":2}}`)
+}
