@@ -458,3 +458,36 @@ func TestAzureTwinIsShadow(t *testing.T) {
 	publish("$iothub/twin/GET/?$rid=9", "")
 	want("$iothub/twin/res/200/?$rid=9", `{"desired":{"c":{"r":5,"g":2},"$version":3},"reported":{"fw":"1.2","gone":1,"$version":2}}`)
 }
+
+// The Python example of docs/azure.md: paho with a token of `weir azure sas`.
+func TestAzurePaho(t *testing.T) {
+	if testing.Short() {
+		t.Skip("other people's programs")
+	}
+	w := weirtest.Start(t)
+	h := newHub(t, w)
+	token := deviceToken(t, "d1", h.device("d1"), time.Hour)
+	sub := w.Subscribe("devices/d1/messages/events")
+	const script = `
+import os, ssl, sys
+from paho.mqtt import client as mqtt
+client = mqtt.Client(client_id="d1", protocol=mqtt.MQTTv311)
+client.username_pw_set("localhost/d1/?api-version=2021-04-12", sys.argv[1])
+client.tls_set(ca_certs=sys.argv[2], tls_version=ssl.PROTOCOL_TLS_CLIENT)
+client.connect("localhost", port=int(sys.argv[3]))
+client.loop_start()
+m = client.publish("devices/d1/messages/events/alert=yes", '{"t": 21.5}', qos=1)
+m.wait_for_publish(20)
+assert m.is_published()
+client.disconnect()
+`
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "/usr/bin/python3", "-c", script, token, w.Endpoints().CAFile, port(w.Endpoints().MQTTS)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("/usr/bin/python3 with paho (Debian: python3-paho-mqtt): %v\n%s", err, out)
+	}
+	if m := sub.Next(); string(m.Payload) != `{"t": 21.5}` || len(m.User) == 0 || m.User[0].Key != "alert" {
+		t.Errorf("%s %v", m.Payload, m.User)
+	}
+}
