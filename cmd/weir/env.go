@@ -52,6 +52,13 @@ line reads, the AWS_ variables what AWS clients read; the access key is the owne
 			add("AWS_DEFAULT_REGION", e.Region) // botocore's name of it
 			add("AWS_ENDPOINT_URL_IOT", e.API)
 			add("AWS_ENDPOINT_URL_IOT_DATA_PLANE", e.API)
+			if e.AzureFile != "" {
+				hub, err := azureConnection(e)
+				if err != nil {
+					return err
+				}
+				add("WEIR_AZURE_CONNECTION_STRING", hub.String())
+			}
 			if e.NATS != "" {
 				add("NATS_URL", "nats://"+e.NATS)
 				add("NATS_CREDS", e.NATSCreds)

@@ -153,7 +153,7 @@ could not be reached; 4 Weir refused the request; 130 interrupted twice.`,
 		"server": {a.devCmd(), a.serveCmd(), a.configCmd()},
 		"device": {a.pubCmd(), a.subCmd()},
 		"owner": {a.envCmd(), a.statusCmd(), a.ruleCmd(), a.tailCmd(), a.explainCmd(), a.shadowCmd(), a.deadCmd(), a.destinationCmd(), a.clientCmd(), a.authzCmd(), a.functionCmd(),
-			a.thingCmd(), a.typeCmd(), a.groupCmd(), a.certCmd(), a.caCmd(), a.policyCmd(), a.accessKeyCmd(), a.provisionCmd()},
+			a.azureCmd(), a.thingCmd(), a.typeCmd(), a.groupCmd(), a.certCmd(), a.caCmd(), a.policyCmd(), a.accessKeyCmd(), a.provisionCmd()},
 	} {
 		for _, c := range cmds {
 			c.GroupID = group

@@ -73,6 +73,10 @@ func (c *tlsConn) Close() error {
 	return c.Conn.Close()
 }
 
+// Known tells the guard how the log-in of a request's connection went, for the
+// handlers of Options.Service.
+func Known(r *http.Request, failed bool) { known(r, failed) }
+
 // known tells the guard how the log-in of a request's connection went.
 func known(r *http.Request, failed bool) {
 	if c, ok := r.Context().Value(connKey{}).(*tlsConn); ok {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/weir-iot/weir/ingest/auth"
@@ -22,7 +23,7 @@ func (s *Server) Handler() http.Handler {
 		path := r.URL.EscapedPath()
 		escaped, publishes := strings.CutPrefix(path, "/topics/")
 		switch {
-		case path == "/mqtt" && s.o.MQTT != nil:
+		case (path == "/mqtt" || slices.Contains(s.o.WebSockets, r.URL.Path)) && s.o.MQTT != nil:
 			s.upgrade(w, r)
 		case publishes && r.Method != http.MethodPost:
 			w.Header().Set("Allow", http.MethodPost)
@@ -37,6 +38,12 @@ func (s *Server) Handler() http.Handler {
 		case s.o.Data != nil && ofData(path):
 			s.data(w, r)
 		default:
+			if s.o.Service != nil {
+				if h := s.o.Service(r.URL.Path); h != nil {
+					h.ServeHTTP(w, r)
+					return
+				}
+			}
 			s.answer(w, http.StatusNotFound, "ResourceNotFoundException", "Not Found", traceID())
 		}
 	})

@@ -42,9 +42,13 @@ type Options struct {
 	Limits        ingest.Limits // the zero value: ingest.AWS()
 	Safety        ingest.Safety // the zero value: ingest.DefaultSafety()
 
-	Addr      string       // of the TLS listener; "" for none: Handler alone is used
-	TLSConfig *tls.Config  // see auth.CA.TLSConfig and Protocols
-	MQTT      http.Handler // takes GET /mqtt, MQTT over WebSocket; nil: not found
+	Addr       string       // of the TLS listener; "" for none: Handler alone is used
+	TLSConfig  *tls.Config  // see auth.CA.TLSConfig and Protocols
+	MQTT       http.Handler // takes GET /mqtt, MQTT over WebSocket; nil: not found
+	WebSockets []string     // paths besides /mqtt that MQTT takes
+	// Service returns who answers requests of a path that is not the dialect's own,
+	// and says himself who asks (Known); nil: nobody does.
+	Service func(path string) http.Handler
 	// MayRetain reports whether there is room for a retained message of so many
 	// bytes; nil: always.
 	MayRetain func(n topic.Name, size int) bool

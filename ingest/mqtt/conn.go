@@ -50,6 +50,8 @@ type client struct {
 	// Set by CONNECT, constant from then on.
 	v5         bool
 	id         string
+	key        string  // names connection and session: the client id, or what the dialect says
+	dialect    Dialect // nil: AWS's
 	principal  *auth.Principal
 	keepAlive  time.Duration
 	connected  time.Time
@@ -162,6 +164,9 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	nc.SetDeadline(time.Time{})
 	c.accepted.Store(true)
 	c.tellConnected()
+	if c.dialect != nil {
+		c.dialect.Opened(&Link{c})
+	}
 	err := c.loop()
 	c.leave(err)
 }
@@ -260,7 +265,7 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	if f := checkClientID(id, s.limits.ClientID); f != nil {
 		return f, false
 	}
-	c.id = id
+	c.id, c.key = id, id
 	if c.v5 && pk.Properties.AuthenticationMethod != "" {
 		return faultf(codeBadAuthMethod, "auth_method", "extended authentication is not supported"), false
 	}
@@ -284,10 +289,13 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 		return faultf(codeUnavailable, "unavailable", errs.Text(err)), false
 	}
 	c.principal = principal
+	if f := c.speak(principal); f != nil {
+		return f, false
+	}
 	if !s.may(principal, auth.Connect, id) {
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
-	if n := s.rates.Connects; n > 0 && !s.connects.try(id, n, s.now()) {
+	if n := s.rates.Connects; n > 0 && !s.connects.try(c.key, n, s.now()) {
 		return c.violation("connect_rate", codeConnectRate, "more CONNECTs of this client id than a second allows"), false
 	}
 	if f := c.takeWill(pk); f != nil {
@@ -385,7 +393,7 @@ func (s *Server) install(c *client) *fault {
 	defer deadline.Stop()
 	for {
 		s.mu.Lock()
-		old := s.clients[c.id]
+		old := s.clients[c.key]
 		switch {
 		case !s.running:
 			s.mu.Unlock()
@@ -395,7 +403,7 @@ func (s *Server) install(c *client) *fault {
 			return faultf(codeBusy, "max_connections", "too many connections")
 		case old == nil:
 			c.lastRead.Store(s.now().UnixNano())
-			s.clients[c.id] = c
+			s.clients[c.key] = c
 			s.mu.Unlock()
 			return nil
 		}
@@ -413,8 +421,8 @@ func (s *Server) install(c *client) *fault {
 
 func (s *Server) remove(c *client) {
 	s.mu.Lock()
-	if s.clients[c.id] == c {
-		delete(s.clients, c.id)
+	if s.clients[c.key] == c {
+		delete(s.clients, c.key)
 	}
 	s.mu.Unlock()
 }
@@ -474,6 +482,9 @@ func (c *client) takeWill(pk *packets.Packet) *fault {
 	}
 	if len(p.WillPayload) > c.s.limits.Payload {
 		return faultf(codePacketTooLarge, "payload", "the will is over the payload limit")
+	}
+	if c.dialect != nil {
+		return c.dialectWill(p)
 	}
 	n, err := topic.ParseName(strings.Clone(p.WillTopic), c.s.limits.Topic())
 	if err != nil {
@@ -581,8 +592,11 @@ func (c *client) leave(err error) {
 	c.unsubscribeAll()
 	c.publishWill(f)
 	c.tellDisconnected(f)
+	if c.dialect != nil {
+		c.dialect.Closed()
+	}
 	c.s.mu.Lock()
-	c.s.departed.put(c.id, c.s.now(), disconnectReason(f))
+	c.s.departed.put(c.key, c.s.now(), disconnectReason(f))
 	c.s.mu.Unlock()
 	c.s.remove(c)
 	c.s.m.connections.Dec()

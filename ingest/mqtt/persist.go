@@ -278,7 +278,7 @@ func (s *Server) saveSessions(ctx context.Context, due bool, now time.Time) {
 			s.m.sessionFailures.Inc()
 			s.noise.warn("a session is too large to be saved", "clientId", sess.c.id, "bytes", len(value))
 		default:
-			batch.add(ctx, kv.Change{Key: sess.c.id, Value: value, Any: true}, nil, sess)
+			batch.add(ctx, kv.Change{Key: sess.c.key, Value: value, Any: true}, nil, sess)
 		}
 	}
 	for _, g := range shares {
@@ -459,7 +459,7 @@ func (c *client) openSession(clean bool) (present bool, f *fault) {
 		return false, nil
 	}
 	st.mu.Lock()
-	k, have := st.stored[c.id]
+	k, have := st.stored[c.key]
 	st.mu.Unlock()
 	var r *record
 	if have && !clean {
@@ -471,7 +471,7 @@ func (c *client) openSession(clean bool) (present bool, f *fault) {
 		c.sessionID = r.id
 	}
 	if have && r == nil {
-		s.forgetMember(c.id) // of the groups of the session that was
+		s.forgetMember(c.key) // of the groups of the session that was
 	}
 	c.sess.mu.Lock()
 	if r != nil {
@@ -479,11 +479,11 @@ func (c *client) openSession(clean bool) (present bool, f *fault) {
 	}
 	c.sess.persistent = c.expiry > 0
 	c.sess.mu.Unlock()
-	o := &order{key: c.id}
+	o := &order{key: c.key}
 	switch {
 	case c.expiry > 0:
 		o.sess = c.sess
-		st.set(c.id, stored{unsure: true})
+		st.set(c.key, stored{unsure: true})
 	case !have:
 		return false, nil
 	}
@@ -493,14 +493,14 @@ func (c *client) openSession(clean bool) (present bool, f *fault) {
 		c.sess.mu.Unlock()
 		if have {
 			k.unsure = true
-			st.set(c.id, k)
+			st.set(c.key, k)
 		} else {
-			st.set(c.id, stored{until: s.now()})
+			st.set(c.key, stored{until: s.now()})
 		}
 		return false, faultf(codeUnavailable, "unavailable", errs.Text(err))
 	}
 	if c.expiry == 0 {
-		st.forget(c.id)
+		st.forget(c.key)
 	}
 	result := "new"
 	if r != nil {
@@ -520,7 +520,7 @@ func (c *client) load(k stored) (*record, *fault) {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, sessionsTimeout)
 	defer cancel()
-	e, err := s.sessions.bucket.Get(ctx, c.id)
+	e, err := s.sessions.bucket.Get(ctx, c.key)
 	if errs.Is(err, errs.NotFound) {
 		return nil, nil
 	}
@@ -556,7 +556,7 @@ func (c *client) closeSession() {
 	if !persistent {
 		return
 	}
-	o := &order{key: c.id, sess: c.sess, final: true}
+	o := &order{key: c.key, sess: c.sess, final: true}
 	if c.expiry == 0 { // as its DISCONNECT wants
 		c.sess.mu.Lock()
 		c.sess.persistent = false
@@ -571,10 +571,10 @@ func (c *client) closeSession() {
 		c.sess.persistent = false
 		c.sess.mu.Unlock()
 	} else if c.expiry == 0 {
-		st.forget(c.id)
+		st.forget(c.key)
 		return
 	}
-	st.set(c.id, k)
+	st.set(c.key, k)
 }
 
 var errUnsaved = errors.New("the session could not be saved")
@@ -589,7 +589,7 @@ func (s *session) savePending(pending map[topic.Filter]*subscription) error {
 	}
 	s.pending = pending
 	s.mu.Unlock()
-	err := s.c.s.sessions.place(&order{key: s.c.id, sess: s})
+	err := s.c.s.sessions.place(&order{key: s.c.key, sess: s})
 	s.mu.Lock()
 	s.pending = nil
 	s.changed() // with where they begin, or without them

@@ -19,6 +19,9 @@ func (c *client) onPublish(h byte, body []byte) error {
 	if f := parsePublish(h, body, c.v5, p); f != nil {
 		return f
 	}
+	if c.dialect != nil {
+		return c.onDialectPublish(p)
+	}
 	var props packets.Properties
 	if len(p.props) > 0 {
 		if f := checkProperties(p.props, packets.Publish); f != nil {
@@ -63,13 +66,19 @@ func (c *client) onPublish(h byte, body []byte) error {
 	if private {
 		return c.call(n.topic, p)
 	}
+	return c.toLog(p, n.topic, properties, p.retain)
+}
+
+// toLog appends a publish that may be made.
+func (c *client) toLog(p *publish, n topic.Name, properties *event.Properties, retain bool) error {
 	e := c.newEvent()
 	*e = event.Event{
-		Topic: n.topic, Payload: c.keep(p.payload), ClientID: c.id, Principal: c.principal.ID, SourceIP: c.ip,
-		Received: c.rd.at.UTC().Truncate(time.Millisecond), Props: properties, QoS: p.qos, Retain: p.retain,
+		Topic: n, Payload: c.keep(p.payload), ClientID: c.id, Principal: c.principal.ID, SourceIP: c.ip,
+		Received: c.rd.at.UTC().Truncate(time.Millisecond), Props: properties, QoS: p.qos, Retain: retain,
 	}
 	token := untracked
 	if p.qos > 0 {
+		var f *fault
 		if token, f = c.sess.reserve(p.pid); f != nil {
 			return f
 		}

@@ -131,6 +131,9 @@ func (s *session) resend(x *encoder, e *event.Event, counter uint64, retain bool
 		return
 	}
 	s.buf[at] |= duplicate
+	if s.c.dialect != nil {
+		f.e = e
+	}
 	id := packetID(counter)
 	s.buf[pid], s.buf[pid+1] = byte(id>>8), byte(id)
 	s.c.s.m.redeliveries.Inc()

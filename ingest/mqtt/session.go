@@ -35,6 +35,7 @@ type flight struct {
 	done     bool
 	retained bool // a retained message: its place on the log is an older one
 	share    *share
+	e        *event.Event // of a dialect, which wants to know what became of it
 }
 
 // waiting is a QoS 1 message that waits for room in the window.
@@ -221,11 +222,19 @@ func (s *session) put(x *encoder, qos byte, retain bool, ids []uint32) (at, pid 
 	e := x.e
 	if e.Props != nil && e.Expired(x.now) {
 		s.c.s.m.drops.WithLabelValues("expired").Inc()
+		if s.c.dialect != nil {
+			s.c.dialect.Settled(e, true)
+		}
 		return 0, 0, false
 	}
 	s.buffer()
 	at = len(s.buf)
 	alias, known := uint16(0), false
+	if d := s.c.dialect; d != nil {
+		s.buf, pid = x.appendAs(s.buf, d.Topic(nil, e), qos)
+		s.c.s.m.deliveries[qos].Inc()
+		return at, pid, true
+	}
 	if s.alias.max > 0 {
 		alias, known = s.alias.get(e.Topic)
 	}
@@ -276,7 +285,11 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained
 		}
 		s.changed()
 	}
-	s.fly(flight{seq: e.Seq, part: e.Partition, retained: retained}, pid)
+	f := flight{seq: e.Seq, part: e.Partition, retained: retained}
+	if s.c.dialect != nil {
+		f.e = e
+	}
+	s.fly(f, pid)
 }
 
 // fly adds a flight whose PUBLISH is in the buffer, with its packet id at pid.
@@ -332,10 +345,14 @@ func packetID(counter uint64) uint16 { return uint16(counter%packetIDs) + 1 }
 func (s *session) acknowledge(pid uint16) {
 	s.mu.Lock()
 	shares, settled, w := s.shares, (*share)(nil), where{}
-	if f, ok := s.take(pid); ok && f.share != nil {
+	f, ok := s.take(pid)
+	if ok && f.share != nil {
 		settled, w = f.share, where{f.part, f.seq}
 	}
 	s.mu.Unlock()
+	if ok && f.e != nil {
+		s.c.dialect.Settled(f.e, false)
+	}
 	if settled != nil {
 		settled.settle(w)
 	}
@@ -356,7 +373,7 @@ func (s *session) take(pid uint16) (_ flight, ok bool) {
 	}
 	at := &s.flights[(s.flightHead+ahead)%uint64(len(s.flights))]
 	f := *at
-	at.done, at.share = true, nil
+	at.done, at.share, at.e = true, nil, nil
 	if s.persistent {
 		s.changed()
 	}

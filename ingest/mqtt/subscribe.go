@@ -60,6 +60,16 @@ func (c *client) onSubscribe(body []byte) error {
 // filter judges one filter of a SUBSCRIBE.
 func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
 	text := strings.Clone(o.Filter)
+	if c.dialect != nil {
+		f, err := c.dialect.Filter(text)
+		if err != nil {
+			return "", 0, dialectFault(err)
+		}
+		if !c.s.may(c.principal, auth.Subscribe, string(f)) {
+			return "", codeNotAuthorized, nil
+		}
+		return f, codeSuccess, nil
+	}
 	group, inner, shared, err := topic.ParseShare(text)
 	if shared && o.NoLocal {
 		return "", 0, faultf(codeProtocol, "protocol", "no local on a shared subscription")
@@ -216,6 +226,13 @@ func (c *client) onUnsubscribe(body []byte) error {
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1, Remaining: len(body)}, ProtocolVersion: c.version()}
 	if err := pk.UnsubscribeDecode(body); err != nil {
 		return errMalformed
+	}
+	if c.dialect != nil {
+		for i := range pk.Filters {
+			if f, err := c.dialect.Filter(pk.Filters[i].Filter); err == nil {
+				pk.Filters[i].Filter = string(f)
+			}
+		}
 	}
 	s := c.sess
 	gone := map[topic.Filter]*subscription{}

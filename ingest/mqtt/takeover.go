@@ -28,7 +28,7 @@ func (c *client) takeOver() *fault {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.s.safety.TakeoverTimeout+n.ttl)
 	defer cancel()
-	q := request{Op: opLetGo, ID: c.id, Version: c.connection, Node: n.id}
+	q := request{Op: opLetGo, ID: c.key, Version: c.connection, Node: n.id}
 	answers, faults := make([]response, len(peers)), make([]*fault, len(peers))
 	var asked sync.WaitGroup
 	for i, peer := range peers {
@@ -111,7 +111,7 @@ func (c *client) lookUp() *fault {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, sessionsTimeout)
 	defer cancel()
-	if err := c.s.refresh(ctx, c.id, func() bool { return true }); err != nil {
+	if err := c.s.refresh(ctx, c.key, func() bool { return true }); err != nil {
 		return faultf(codeUnavailable, "unavailable", errs.Text(err))
 	}
 	return nil

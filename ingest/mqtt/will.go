@@ -6,7 +6,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/kv"
@@ -112,22 +111,22 @@ func (c *client) keepWill(clean bool) *fault {
 	if n == nil {
 		return nil
 	}
-	old, err := n.will(c.ctx, c.id)
+	old, err := n.will(c.ctx, c.key)
 	if err != nil {
 		return faultf(codeUnavailable, "unavailable", errs.Text(err))
 	}
 	if old != nil && (old.Due > 0 || !n.alive(old.Node)) {
 		if clean || old.Delay == 0 {
-			n.publish(c.ctx, c.id, old)
+			n.publish(c.ctx, c.key, old)
 		} else {
-			n.clearWill(c.ctx, c.id, old)
+			n.clearWill(c.ctx, c.key, old)
 		}
 	}
 	if c.will == nil {
 		return nil
 	}
 	w := c.will
-	c.kept, err = n.putWill(c.ctx, c.id, willRecord{
+	c.kept, err = n.putWill(c.ctx, c.key, willRecord{
 		Node: n.id, Connection: c.connection, Delay: int64(c.willDelay / time.Second),
 		Will: willEvent{w.Topic, w.Payload, w.ClientID, w.Principal, w.SourceIP, w.QoS, w.Retain, w.Props},
 	}, 0, true)
@@ -163,7 +162,7 @@ func (n *node) will(ctx context.Context, client string) (*storedWill, error) {
 // came to be.
 func (c *client) dropWill() {
 	if c.kept != nil {
-		c.s.node.clearWill(c.s.runContext(), c.id, c.kept)
+		c.s.node.clearWill(c.s.runContext(), c.key, c.kept)
 		c.kept = nil
 	}
 }
@@ -179,7 +178,7 @@ func (c *client) publishWill(f *fault) {
 		return
 	}
 	w := c.will
-	if d := c.mayPublish(&name{w.Topic, ingest.Publish(w.Topic)}, w.Retain); d != nil {
+	if d := c.mayPublishWill(w); d != nil {
 		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
 		c.dropWill()
 		return
@@ -194,7 +193,7 @@ func (c *client) publishWill(f *fault) {
 	if delay := min(c.willDelay, c.expiry); delay > 0 && c.kept != nil {
 		r := c.kept.willRecord
 		r.Due = now.Add(delay).UnixMilli()
-		if _, err := c.s.node.putWill(c.s.runContext(), c.id, r, c.kept.revision, false); err == nil {
+		if _, err := c.s.node.putWill(c.s.runContext(), c.key, r, c.kept.revision, false); err == nil {
 			return
 		}
 		// At once is better than not at all.
@@ -270,7 +269,7 @@ func (n *node) clearPublished(ctx context.Context) {
 	n.published = nil
 	n.mu.Unlock()
 	for _, c := range list {
-		n.clearWill(ctx, c.id, c.kept)
+		n.clearWill(ctx, c.key, c.kept)
 	}
 }
 

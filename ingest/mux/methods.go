@@ -32,6 +32,12 @@ type Methods struct {
 	}
 	Custom  Custom         // nil: refused
 	Domains domain.Configs // nil: none
+	// Foreign is the Authenticator of another dialect, which knows its own clients;
+	// nil: there is none.
+	Foreign interface {
+		auth.Authenticator
+		Claims(c *auth.Connection) bool
+	}
 }
 
 // Authenticate implements auth.Authenticator.
@@ -60,6 +66,9 @@ func (m *Methods) choose(c *auth.Connection) (auth.Authenticator, error) {
 	const op = "mux.Authenticate"
 	if c.TLS == nil {
 		return m.Certificate, nil
+	}
+	if m.Foreign != nil && m.Foreign.Claims(c) {
+		return m.Foreign, nil
 	}
 	refuse := func(format string, args ...any) (auth.Authenticator, error) {
 		return nil, errs.Errorf(op, errs.Unauthorized, format, args...)

@@ -31,6 +31,8 @@ type Endpoints struct {
 	AccessKeyFile string `json:"accessKeyFile"` // in the form of the AWS clients' credentials file
 	Region        string `json:"region"`
 
+	AzureFile string `json:"azureFile,omitempty"` // shared access policies of the Azure dialect
+
 	NATSCreds string `json:"natsCreds,omitempty"`
 }
 

@@ -38,6 +38,7 @@ import (
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/auth/custom"
+	"github.com/weir-iot/weir/ingest/azure"
 	"github.com/weir-iot/weir/ingest/domain"
 	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/ingest/mqtt"
@@ -104,6 +105,8 @@ type Server struct {
 	provision    *provision.Service
 	methods      *mux.Methods
 	gateway      *mqtt.Server
+	azure        *azure.Hub
+	azureREST    http.Handler
 	mux          *mux.Server   // nil: not served
 	https        *https.Server // nil: not served
 	rules        *ruleService
@@ -155,6 +158,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{rulesRole, s.openEngine},
 		{rulesRole | controlRole, s.openTrials},
 		{gatewayRole, s.openIdentity},
+		{gatewayRole, s.openAzure},
 		{gatewayRole, s.openGateway},
 		{gatewayRole | controlRole, s.openAWS},
 		{everyRole, s.openControl},
@@ -203,6 +207,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	if s.authorizers != nil {
 		parts.start("custom authorizers", s.authorizers.Run)
+	}
+	if s.azure != nil {
+		parts.start("Azure dialect", s.azure.Run)
 	}
 	if s.gateway != nil {
 		parts.start("MQTT gateway", s.gateway.Run)
@@ -413,7 +420,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: s.methods, Authorizer: s.policies,
+		Authenticator: s.methods, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
 		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.names.TLSConfig(mqtt.Protocols...), Private: privateCalls{s},
 		Logger: s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -439,7 +446,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 		MayRetain: gw.MayRetain,
 		Log:       s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.names.TLSConfig(https.Protocols...),
-		MQTT:      gw.WebSocket(https.TLSState), Data: http.HandlerFunc(s.serveData),
+		MQTT:      gw.WebSocket(https.TLSState), WebSockets: []string{azure.WebSocketPath}, Service: s.azureService, Data: http.HandlerFunc(s.serveData),
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
 	}
 	if s.mux != nil {
