@@ -43,16 +43,6 @@ type literal struct{ v any }
 
 func (l literal) eval(*scope) (any, error) { return l.v, nil }
 
-// text returns what a literal is, where e is one of a string.
-func text(e expr) (string, bool) {
-	l, ok := e.(literal)
-	if !ok {
-		return "", false
-	}
-	s, ok := l.v.(string)
-	return s, ok
-}
-
 type ref struct{ name string }
 
 func (r ref) eval(s *scope) (any, error) {

@@ -51,9 +51,9 @@ type parameter struct {
 }
 
 type thingResource struct {
-	logical, name string
-	properties    map[string]expr
-	override      map[string]Override
+	logical    string
+	properties map[string]expr
+	override   map[string]Override
 }
 
 type certificateResource struct {
