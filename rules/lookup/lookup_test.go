@@ -193,7 +193,7 @@ func TestRefusals(t *testing.T) {
 		"get_secret('s', 'SecretString', 'r')":         "AWS_ENDPOINT_URL_SECRETS_MANAGER or AWS credentials",
 		"aws_lambda('f', 1)":                           "AWS_ENDPOINT_URL_LAMBDA or AWS credentials",
 		"decode(*, 'proto', 'b', 'k', 'f', 'm')":       "AWS_ENDPOINT_URL_S3 or AWS credentials",
-		"get_thing_shadow('t', 'r')":                   "this Weir has no shadow service",
+		"get_thing_shadow('t', 'r')":                   "it is a part of a running Weir",
 		"get_registry_data('DescribeThing', 't', 'r')": "this Weir has no registry",
 		"machinelearning_predict('m', 'r', {})":        "this Weir runs no models",
 	} {
