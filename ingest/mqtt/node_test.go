@@ -550,8 +550,11 @@ func TestWillsOfAKilledGateway(t *testing.T) {
 	left := withWill(t, addr, 5, "left", "will/left", 2, nil, nil)
 	left.send([]byte{packets.Disconnect << 4, 0})
 	left.closed()
+	watcher, _ := dialChild(t, addr, 4, "watcher", 2)
+	watcher.subscribe("will/taken")
 	withWill(t, addr, 4, "taken", "will/taken", 2, nil, nil)
 	withWill(t, addr, 4, "taken", "will/taken", 2, nil, nil) // the first one's is published now
+	watcher.delivery()
 	kill()
 	addr, kill = child(t, dir)
 	p, _ := dialChild(t, addr, 4, "w4", 2)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,7 +95,14 @@ func TestTheExampleServerKeepsDataTeamsOut(t *testing.T) {
 	if err := logs[0].Publish(t.Context(), ev("a", 2)); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := secrets.NextMsg(time.Second); err == nil {
-		t.Errorf("data teams hear %s", m.Subject)
+	for {
+		m, err := secrets.NextMsg(time.Second)
+		if err != nil {
+			break
+		}
+		// Their own account is told of their own requests.
+		if !strings.HasPrefix(m.Subject, "$JS.EVENT.ADVISORY.") {
+			t.Errorf("data teams hear %s", m.Subject)
+		}
 	}
 }
