@@ -182,8 +182,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.things != nil {
 		parts.start("registry", s.things.Run)
 	}
-	if err := s.registerOwner(ctx); err != nil {
-		return errors.Join(err, parts.stop())
+	if s.things != nil {
+		if err := s.registerOwner(ctx); err != nil {
+			return errors.Join(err, parts.stop())
+		}
 	}
 	if s.localS3 != nil {
 		parts.start("S3", s.localS3.Run)

@@ -28,6 +28,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:PORT"},
 	{regexp.MustCompile(`_PORT=\d+`), "_PORT=PORT"},
 	{regexp.MustCompile(`(AWS_[A-Z_]*KEY[A-Z_]*)=\S+`), "$1=KEY"},
+	{regexp.MustCompile(`SharedAccessKey=[^'"]+`), "SharedAccessKey=KEY"},
 	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "ID"},
 	{regexp.MustCompile(`"seq":\d+`), `"seq":SEQ`}, // connections come and go on the log, too
 	{regexp.MustCompile(`process \d+, up \S+`), "process N, up T"},

@@ -125,7 +125,6 @@ actions:
 
 	for call, want := range map[string]string{
 		"get_registry_data('DescribeThing', 'l', 'role')": "this Weir has no registry",
-		"aws_lambda('f', 1)":                              "AWS_ENDPOINT_URL_LAMBDA",
 		"get_secret('s', 'SecretString', 'role')":         "AWS_ENDPOINT_URL_SECRETS_MANAGER",
 	} {
 		_, err := w.API().Apply(t.Context(), "rule.yaml", []byte(fmt.Sprintf(rule, "refused", "SELECT "+call+" AS v FROM 'in/refused'")), false)
