@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/rules/lane"
 	"github.com/weir-iot/weir/rules/replay"
 )
 
@@ -183,9 +184,9 @@ func (a *app) backfillListCmd() *cobra.Command {
 			w := table(a.stdout)
 			fmt.Fprintln(w, "ID\tRULE\tSTARTED\tSTATE\tEVENTS\tDELIVERED\tDEAD")
 			for _, j := range list {
-				var sum replay.Account
+				var sum lane.Counts
 				for _, c := range j.Account() {
-					sum.Add(c.Counts)
+					sum.Add(c)
 				}
 				read, total := j.Progress()
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\n", j.ID, j.Rule.Name, ago(j.Created), j.State, count(read), count(total), count(sum.Delivered), count(sum.Dead))

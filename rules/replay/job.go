@@ -110,18 +110,13 @@ func shown(r *Result) (*string, string) {
 	return &text, ""
 }
 
-// Account is what became of a backfill's results.
-type Account struct {
-	lane.Counts
-	Pending uint64 `json:"pending"`
-}
-
-// Account sums the lanes of all partitions, by action.
-func (j *Job) Account() []Account {
+// Account returns what became of a backfill's results, by action, over all
+// partitions.
+func (j *Job) Account() []lane.Counts {
 	if j.Kind != Backfill {
 		return nil
 	}
-	out := make([]Account, len(j.Rule.Actions))
+	out := make([]lane.Counts, len(j.Rule.Actions))
 	for _, p := range j.Parts {
 		for i, l := range p.Lanes {
 			out[i].Add(l.Counts)
