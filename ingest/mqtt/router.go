@@ -171,19 +171,20 @@ func pause(ctx context.Context, d time.Duration) bool {
 // It reports false where ctx ended first.
 func (s *Server) allHanded(ctx context.Context) bool {
 	for p := range s.handed {
-		for end := s.log.Committed(p); s.handed[p].Load() < min(end, s.log.Committed(p)); {
+		end := s.log.Committed(p)
+		// The log's end may go back meanwhile.
+		behind := func() bool { return s.handed[p].Load() < min(end, s.log.Committed(p)) }
+		for behind() {
 			s.moved.waiters.Add(1)
 			moved := s.moved.next()
-			var err error
-			if s.handed[p].Load() < end {
+			if behind() {
 				select {
 				case <-moved:
 				case <-ctx.Done():
-					err = ctx.Err()
 				}
 			}
 			s.moved.waiters.Add(-1)
-			if err != nil {
+			if ctx.Err() != nil {
 				return false
 			}
 		}
