@@ -314,3 +314,28 @@ func TestPartitions(t *testing.T) {
 		t.Fatalf("another number of partitions: %v", err)
 	}
 }
+
+// A follower reads with its subject filter where that takes little of the log
+// only, and looks again as it goes on.
+func TestHowAFollowerReads(t *testing.T) {
+	f := &Follower{subject: "ev.0.m.a.>"}
+	read := func(seen uint64, hits int) string {
+		f.upto, f.fetched = f.pos+seen, make([]*event.Event, hits)
+		f.weigh()
+		f.pos = f.upto
+		return f.readSubject()
+	}
+	if s := read(sampleEvents/2, 0); s != "" {
+		t.Error("narrow before enough was seen:", s)
+	}
+	if s := read(sampleEvents/2, 1); s != f.subject {
+		t.Error("unfiltered though next to nothing matches")
+	}
+	if s := read(sampleEvents, sampleEvents/sparse); s != "" {
+		t.Error("filtered though much matches:", s)
+	}
+	all := &Follower{pos: 0, upto: 10 * sampleEvents}
+	if all.weigh(); all.narrow {
+		t.Error("a follower of everything has no filter")
+	}
+}
