@@ -562,21 +562,24 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 	var lists []*[]*modelMessage
 	var found []*modelMessage
 	look := func(l *[]*modelMessage) {
-		list := *l
-		if l == &c.ret { // those that must come first
-			list = slices.Clone(list)
-			slices.SortStableFunc(list, func(a, b *modelMessage) int {
-				return map[bool]int{true: 1}[a.optional] - map[bool]int{true: 1}[b.optional]
-			})
-		}
-		for _, m := range list {
-			if m.pid == 0 && m.oldPid == 0 && m.topic == d.topic && m.payload == d.payload && (m.qos == d.qos || m.loose) {
-				if l == &c.ret && !d.retain && !m.either || l != &c.ret && d.retain && !m.flags[1] && !m.either && !m.anyFlag {
-					continue
-				}
-				lists, found = append(lists, l), append(found, m)
-				return
+		var best *modelMessage
+		for _, m := range *l {
+			if m.pid != 0 || m.oldPid != 0 || m.topic != d.topic || m.payload != d.payload || m.qos != d.qos && !m.loose {
+				continue
 			}
+			if l == &c.ret && !d.retain && !m.either || l != &c.ret && d.retain && !m.flags[1] && !m.either && !m.anyFlag {
+				continue
+			}
+			if best == nil {
+				best = m
+			}
+			if !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
+				best = m
+				break
+			}
+		}
+		if best != nil {
+			lists, found = append(lists, l), append(found, best)
 		}
 	}
 	for p := range c.live {
@@ -590,7 +593,12 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 	if len(found) > 1 { // which of them it is cannot be told
 		optional := slices.ContainsFunc(found, func(m *modelMessage) bool { return m.optional })
 		for _, m := range found {
-			m.loose, m.either, m.optional = true, true, optional
+			m.loose, m.optional = true, optional
+		}
+		for _, l := range all {
+			for _, m := range *l {
+				m.either = m.either || m.topic == d.topic && m.payload == d.payload
+			}
 		}
 		// A live message that is not due is not it.
 		for i := range found {
@@ -648,7 +656,11 @@ func (c *modelClient) deliveredShared(d delivery) {
 func (c *modelClient) away(keeps bool) {
 	c.p.nc.Close()
 	c.p = nil
-	c.zero = [2][]*modelMessage{}
+	for p := range c.zero {
+		for _, m := range c.zero[p] {
+			m.optional = true // may be handed out late, when it is back
+		}
+	}
 	c.acked = nil
 	lost := func(m *modelMessage) {
 		if m.pid != 0 {
@@ -864,6 +876,9 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 		w.pull(c, wills...)
 		return
 	}
+	// What comes to the client itself may come before the answer.
+	w.await(m)
+	w.pull(c, m)
 	if m.qos == 1 {
 		for len(c.acked) == 0 {
 			if _, _, err := c.packet(); err != nil {
@@ -874,17 +889,12 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 			w.fail(c, "PUBACK % x, want %d", c.acked, c.pid)
 		}
 		c.acked = nil
-		w.pull(c, m)
 		return
 	}
-	// What comes to the client itself may come before the PINGRESP.
-	c.p.send([]byte{packets.Pingreq << 4, 0})
-	w.await(m)
-	w.pull(c, m)
-	c.until(packets.Pingresp)
+	c.sync()
 }
 
-// await waits until a message of QoS 0 is on the log.
+// await waits until a message is on the log.
 func (w *world) await(m *modelMessage) {
 	eventually(w.t, "on the log: "+m.payload, func() bool {
 		for p := range w.log.parts {
@@ -1089,7 +1099,10 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 			}
 		}
 		if handling[i] == 0 || handling[i] == 1 && old == nil {
-			c.ret = slices.DeleteFunc(c.ret, func(m *modelMessage) bool { return m.filter == s.filter && m.pid == 0 && !m.acking })
+			c.ret = slices.DeleteFunc(c.ret, func(m *modelMessage) bool {
+				m.optional = m.optional || m.filter == s.filter && m.oldPid == 0 && m.maybe
+				return m.filter == s.filter && m.pid == 0 && !m.maybe
+			})
 			if w.limits.RetainedOnWildcard || !strings.ContainsAny(s.filter, "+#") {
 				for name, m := range w.retained {
 					if w.match(s.filter, name) {
