@@ -186,6 +186,7 @@ type modelClient struct {
 	live    [2][]*modelMessage // QoS 1 by partition
 	zero    [2][]*modelMessage // QoS 0
 	ret     []*modelMessage    // retained
+	owed    []*modelMessage    // sent to it by groups that have ended
 	in      map[uint16]string  // aliases of the server's
 	aliases int                // how many it may use
 	out     map[uint16]string  // aliases of the client's
@@ -398,6 +399,7 @@ func (c *modelClient) sync() {
 		c.live[p] = slices.DeleteFunc(c.live[p], gone)
 	}
 	c.ret = slices.DeleteFunc(c.ret, gone)
+	c.owed = slices.DeleteFunc(c.owed, gone)
 	for _, g := range c.w.groups {
 		g.pending = slices.DeleteFunc(g.pending, func(m *modelMessage) bool { return m.holder == c && m.acking })
 	}
@@ -441,6 +443,7 @@ func (c *modelClient) sentNow() (out []*modelMessage) {
 		add(c.live[p])
 	}
 	add(c.ret)
+	add(c.owed)
 	for _, g := range c.w.sortedGroups() {
 		for _, m := range g.pending {
 			if m.holder == c && m.pid != 0 && !m.acking {
@@ -661,7 +664,7 @@ func (c *modelClient) away(keeps bool) {
 			m.optional = true // may be handed out late, when it is back
 		}
 	}
-	c.acked = nil
+	c.acked, c.owed = nil, nil
 	lost := func(m *modelMessage) {
 		if m.pid != 0 {
 			m.oldPid = m.pid
@@ -706,8 +709,14 @@ func (c *modelClient) leaveGroup(filter string) {
 	if g == nil {
 		return
 	}
-	if delete(g.members, c); len(g.members) == 0 {
-		delete(c.w.groups, filter)
+	if delete(g.members, c); len(g.members) > 0 {
+		return
+	}
+	delete(c.w.groups, filter)
+	for _, m := range g.pending {
+		if m.holder != nil {
+			m.holder.owed = append(m.holder.owed, m)
+		}
 	}
 }
 
@@ -1224,6 +1233,15 @@ func (w *world) drain() {
 				g.mu.Unlock()
 			}
 			w.r.s.routes.mu.RUnlock()
+			w.r.s.mu.Lock()
+			for id, c := range w.r.s.clients {
+				s := c.sess
+				s.mu.Lock()
+				what += fmt.Sprintf("\n%s: places %+v, flights %d to %d of %d, %d queued, %d retained, %d late, %d parked, replaced %d",
+					id, s.places, s.flightHead, s.flightTail, s.window, len(s.queue), len(s.retained), len(s.late), s.parked, len(s.replaced))
+				s.mu.Unlock()
+			}
+			w.r.s.mu.Unlock()
 			panic(diverged(fmt.Sprintf("%d messages do not come: %s", left, what)))
 		}
 		time.Sleep(200 * time.Microsecond)
