@@ -148,7 +148,7 @@ type modelMessage struct {
 	flags    [2]bool            // the retain flags it may have
 	filter   string             // retained: the subscription it is for
 	optional bool               // may not come
-	loose    bool               // flags and QoS are not held against it
+	loose    bool               // its QoS is not held against it
 	anyFlag  bool               // the retain flag is not held against it
 	either   bool               // a retained one, or a live one with the same payload
 	retained bool               // the flag it came with
@@ -529,19 +529,19 @@ func (c *modelClient) delivered(d delivery) {
 		w.fail(c, "%v, want QoS %d", d, m.qos)
 	}
 	if list != &c.ret {
-		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.loose && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
+		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.either && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
 			w.fail(c, "%v: the retain flag", d)
 		}
 		if !inOrder(*list, m) {
 			w.fail(c, "%v comes before what was published before it: %+v", d, *list)
 		}
-		if d.dup && !m.maybe && !m.loose {
+		if d.dup && !m.maybe && !m.either {
 			w.fail(c, "%v has DUP and is new", d)
 		}
-		if !d.dup && m.seen && d.qos > 0 && !m.loose {
+		if !d.dup && m.seen && d.qos > 0 && !m.either {
 			w.fail(c, "%v comes again without DUP", d)
 		}
-		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.loose && d.dup {
+		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.either && d.dup {
 			w.fail(c, "%v comes again with packet id %d, had %d", d, d.pid, m.oldPid)
 		}
 	}
@@ -573,10 +573,10 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 			if l == &c.ret && !d.retain && !m.either || l != &c.ret && d.retain && !m.flags[1] && !m.either && !m.anyFlag {
 				continue
 			}
-			if best == nil {
+			if best == nil || best.qos != d.qos {
 				best = m
 			}
-			if !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
+			if m.qos == d.qos && !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
 				best = m
 				break
 			}
@@ -596,7 +596,7 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 	if len(found) > 1 { // which of them it is cannot be told
 		optional := slices.ContainsFunc(found, func(m *modelMessage) bool { return m.optional })
 		for _, m := range found {
-			m.loose, m.optional = true, optional
+			m.optional = optional
 		}
 		for _, l := range all {
 			for _, m := range *l {
@@ -619,7 +619,7 @@ func inOrder(list []*modelMessage, m *modelMessage) bool {
 		if o == m {
 			return true
 		}
-		if o.pid == 0 && !o.optional && !o.acking {
+		if o.pid == 0 && !o.optional && !o.acking && !o.either {
 			return false
 		}
 	}
@@ -1123,7 +1123,7 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 			}
 		} else if old != nil {
 			for _, m := range c.ret {
-				m.loose = m.loose || m.filter == s.filter
+				m.loose = m.loose || m.filter == s.filter && old.qos != s.qos
 			}
 		}
 	}
@@ -1163,7 +1163,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 				if delete(m.by, s); len(m.by) == 0 {
 					m.optional = true
 				}
-				m.loose = true
+				m.anyFlag = true
 			}
 		}
 	}
