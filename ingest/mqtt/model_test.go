@@ -1150,9 +1150,6 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 	}
 	delete(c.subs, filter)
 	if strings.HasPrefix(filter, "$share/") {
-		for _, m := range c.w.groups[filter].pending {
-			m.loose = true // may be on its way
-		}
 		c.leaveGroup(filter)
 		return
 	}

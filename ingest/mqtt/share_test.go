@@ -330,3 +330,26 @@ func FuzzShareRecord(f *testing.F) {
 		}
 	})
 }
+
+// What a member was sent and has not acknowledged goes to another member when its
+// connection ends, also where it had left the group, and all else, before.
+func TestAMemberThatLeftAndIsLost(t *testing.T) {
+	for _, v := range versions {
+		r := start(t, nil)
+		pub, left, stays := r.connect(4, "pub"), r.connect(v, "left"), r.connect(v, "stays")
+		left.subscribe("$share/g/t")
+		pub.publish("t", 1, 1, "1")
+		pub.puback()
+		left.wants("1", false)
+		stays.subscribe("$share/g/t")
+		b := []byte{0, 9}
+		if v == 5 {
+			b = append(b, 0)
+		}
+		left.send(packet(packets.Unsubscribe<<4|2, append(b, str("$share/g/t")...)))
+		left.expect(packets.Unsuback)
+		r.leave(left, "left")
+		stays.wants("1", false)
+		r.stop()
+	}
+}
