@@ -1,8 +1,10 @@
 package mqtt
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -259,8 +261,11 @@ func TestSharedSubscriptionWithMembersThatComeAndGo(t *testing.T) {
 					return
 				default:
 				}
-				p := r.dial()
-				p.v5 = true
+				nc, err := net.Dial("tcp", r.s.Addr(auth.Plain).String())
+				if err != nil {
+					return // the gateway has ended
+				}
+				p := &peer{t: t, nc: nc, r: bufio.NewReader(nc), v5: true}
 				p.nc.Write(connectPacket(5, fmt.Sprint("m", k), byte(2*(k%2)), 60, append(expiry(uint32(600*(k%2))), packets.PropReceiveMaximum, 0, byte(1+k*3))))
 				p.nc.Write(packet(packets.Subscribe<<4|2, append([]byte{0, 9, 0}, append(str("$share/g/#"), 1)...)))
 				for i := 0; i < 20+17*k; {
