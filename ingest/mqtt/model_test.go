@@ -8,9 +8,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,11 +22,14 @@ import (
 	"github.com/weir-iot/weir/ingest"
 )
 
-// TestModel drives a gateway with random sequences of what clients do, right and
-// wrong, and holds what they see against a small model. WEIR_MODEL_STEPS is how
-// many steps are taken in all, WEIR_MODEL_SEED the seed of the first world;
-// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of it, to look at a part of
-// a failure.
+// TestModel drives gateways with random sequences of what clients do, right and
+// wrong, and holds what they see against a small model. A world is a gateway with
+// limits, log and clients of its own, and a seed for all that happens to it.
+//
+// WEIR_MODEL_STEPS is how many steps are taken in all, WEIR_MODEL_SEED the seed of
+// the first world; without them a few worlds are tried, some of them new ones.
+// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of a world, to look at a part
+// of a failure.
 func TestModel(t *testing.T) {
 	number := func(name string, otherwise uint64) uint64 {
 		if n, err := strconv.ParseUint(os.Getenv(name), 10, 64); err == nil {
@@ -31,35 +37,73 @@ func TestModel(t *testing.T) {
 		}
 		return otherwise
 	}
-	const world = 1000
-	steps := number("WEIR_MODEL_STEPS", 0)
-	if steps == 0 {
-		t.Skip("WEIR_MODEL_STEPS is not set: sequences with restarts and retained messages in flight are not yet told apart by the model")
-	}
-	seed := number("WEIR_MODEL_SEED", 1)
-	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", world)
-	began := time.Now()
-	for done := uint64(0); done < steps; done += to - from {
-		if at, trace, err := runModel(t, seed, from, to); err != nil {
-			// The largest prefix without which it fails too. What depends on timing
-			// may not show again.
-			start := from
-			patience := time.Now().Add(time.Minute)
-			for cut := (at - from) / 2; cut > 0; cut /= 2 {
-				for start+cut < at && time.Now().Before(patience) {
-					end, shorter, again := runModel(t, seed, start+cut, at)
-					if again == nil {
-						break
-					}
-					start, trace, err, at = start+cut, shorter, again, end
-				}
+	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", modelWorld)
+	seeds := make(chan uint64)
+	failed := make(chan struct{})
+	go func() {
+		defer close(seeds)
+		for _, seed := range modelSeeds(number("WEIR_MODEL_STEPS", 0)/(to-from), number("WEIR_MODEL_SEED", 0)) {
+			select {
+			case seeds <- seed:
+			case <-failed:
+				return
 			}
-			t.Fatalf("%v\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
-				err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 		}
-		seed++
+	}()
+	began, worlds := time.Now(), atomic.Uint64{}
+	var once sync.Once
+	var running sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		running.Go(func() {
+			for seed := range seeds {
+				if err := modelFailure(t, seed, from, to); err != nil {
+					t.Error(err)
+					once.Do(func() { close(failed) })
+				}
+				worlds.Add(1)
+			}
+		})
 	}
-	t.Logf("%d steps in %v, 0 divergences; the last world had seed %d", steps, time.Since(began).Round(time.Second), seed-1)
+	running.Wait()
+	if !t.Failed() {
+		t.Logf("%d steps in %v, 0 divergences", worlds.Load()*(to-from), time.Since(began).Round(time.Second))
+	}
+}
+
+const modelWorld = 1000 // steps
+
+// modelSeeds returns those of so many worlds, from first on; of a few, without.
+func modelSeeds(worlds, first uint64) (seeds []uint64) {
+	if worlds == 0 && first == 0 {
+		return []uint64{1, 2, rand.Uint64() >> 16, rand.Uint64() >> 16}
+	}
+	for i := range max(worlds, 1) {
+		seeds = append(seeds, first+i)
+	}
+	return seeds
+}
+
+// modelFailure takes the steps of a world, and of one that fails it tells the
+// least: the largest prefix is left out without which it fails too. What depends
+// on timing may not show again.
+func modelFailure(t *testing.T, seed, from, to uint64) error {
+	at, trace, err := runModel(t, seed, from, to)
+	if err == nil {
+		return nil
+	}
+	start := from
+	patience := time.Now().Add(time.Minute)
+	for cut := (at - from) / 2; cut > 0; cut /= 2 {
+		for start+cut < at && time.Now().Before(patience) {
+			end, shorter, again := runModel(t, seed, start+cut, at)
+			if again == nil {
+				break
+			}
+			start, trace, err, at = start+cut, shorter, again, end
+		}
+	}
+	return fmt.Errorf("%w\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
+		err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 }
 
 // diverged is what the gateway and the model do not agree on.
@@ -1178,7 +1222,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 // drain lets all that are connected acknowledge what they get until nothing is
 // left that must come.
 func (w *world) drain() {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		left, what := 0, ""
 		for _, c := range w.clients {
