@@ -187,6 +187,8 @@ func (s *Store) last(stream, subject string) (m Message, ok bool, err error) {
 // Last reads the newest message of one subject.
 // Errors: errs.NotFound, errs.Unavailable.
 func (s *Store) Last(stream, subject string) (Message, error) {
+	s.lookups <- struct{}{}
+	defer func() { <-s.lookups }()
 	m, ok, err := s.last(stream, subject)
 	if err != nil {
 		return m, errs.E("jet.Last", errs.Unavailable, err)
