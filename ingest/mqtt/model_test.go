@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/internal/topic"
 )
 
 // TestModel drives gateways with random sequences of what clients do, right and
@@ -330,6 +332,10 @@ func (w *world) pull(c *modelClient, want ...*modelMessage) {
 				if m.topic == string(e.Topic) && m.payload == string(e.Payload) && m.qos == e.QoS && m.retain == e.Retain && m.from == e.ClientID {
 					want, found = slices.Delete(slices.Clone(want), i, i+1), true
 					m.part = p
+					if m.retain && !m.ending && len(w.log.parts) > 1 {
+						// Of two partitions' messages the one that is handed out last stays.
+						eventually(w.t, "handed out", func() bool { return w.r.s.handed[p].Load() >= w.next[p] })
+					}
 					w.fan(m)
 					break
 				}
@@ -827,9 +833,17 @@ func (c *modelClient) connect(rnd *rand.Rand) {
 		c.away(c.keeps)
 	}
 	h, body, err := p.read()
+	before := maps.Clone(c.w.retained)
 	c.w.pull(c, wills...) // before the CONNACK, and so before the new connection
 	c.connected(p, h, body, err, clean)
 	c.begin(keeps, window, aliases)
+	for _, m := range c.ret { // what waited may be sent before the will is retained
+		if old := before[m.topic]; old != nil && slices.ContainsFunc(wills, func(o *modelMessage) bool { return o.retain && o.topic == m.topic }) {
+			other := *old
+			other.optional, other.loose, other.filter, other.qos = true, true, m.filter, 1
+			c.ret = append(c.ret, &other)
+		}
+	}
 	c.will = will
 	c.sync()
 }
@@ -1311,6 +1325,13 @@ func (w *world) restart(c *modelClient) {
 		}
 	}
 	w.start()
+	for _, m := range wills { // of several on a topic, any may be the last
+		if got := w.r.s.Retained(topic.Name(m.topic)); m.retain && got != nil && slices.ContainsFunc(wills, func(o *modelMessage) bool {
+			return o.retain && o.topic == m.topic && o.payload == string(got.Payload)
+		}) {
+			w.retained[m.topic].payload, w.retained[m.topic].qos = string(got.Payload), got.QoS
+		}
+	}
 }
 
 func (m *modelMessage) String() string {
