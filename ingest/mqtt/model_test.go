@@ -1175,6 +1175,9 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 					if w.match(s.filter, name) {
 						out := *m
 						out.filter, out.qos, out.optional, out.by = s.filter, min(m.qos, s.qos), false, nil
+						out.either = slices.ContainsFunc(c.ret, func(o *modelMessage) bool {
+							return o.either && o.topic == out.topic && o.payload == out.payload
+						})
 						c.ret = append(c.ret, &out)
 					}
 				}
