@@ -110,6 +110,7 @@ type Server struct {
 	provision    *provision.Service // nil: another process enrols devices
 	enrolment    enrolment
 	methods      *mux.Methods
+	catchUps     chan struct{} // places of those who wait for the registry; see newcomers
 	gateway      *mqtt.Server
 	azure        *azure.Hub
 	azureREST    http.Handler
@@ -445,7 +446,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: s.methods, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
+		Authenticator: newcomers{s.methods, s}, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
 		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.names.TLSConfig(mqtt.Protocols...), Private: privateCalls{s},
 		Logger: s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -469,7 +470,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	o := https.Options{
 		MayRetain: gw.MayRetain,
-		Log:       s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
+		Log:       s.log, Authenticator: newcomers{s.methods, s}, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.names.TLSConfig(https.Protocols...),
 		MQTT:      gw.WebSocket(https.TLSState), WebSockets: []string{azure.WebSocketPath}, Service: s.azureService, Data: http.HandlerFunc(s.serveData),
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
