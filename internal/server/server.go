@@ -24,6 +24,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/weir-iot/weir/actions"
 	"github.com/weir-iot/weir/actions/awsenv"
@@ -284,6 +285,14 @@ func (s *Server) openFolder(context.Context) error {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	s.dataDir = dir
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	s.onClose(lock.Close)
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return &FolderError{Dir: s.cfg.DataDir}
+	}
 	return nil
 }
 
@@ -302,9 +311,6 @@ func (s *Server) openLog(ctx context.Context) error {
 		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry, Holders: holders,
 	})
 	if err != nil {
-		if strings.Contains(err.Error(), "is in use by another process") {
-			return &FolderError{Dir: s.cfg.DataDir}
-		}
 		return err
 	}
 	s.log = log
