@@ -1,7 +1,7 @@
 // Package strictyaml reads YAML and JSON files people write, and keeps the place
 // of everything in them, so that a mistake is shown with its line and a caret.
 //
-// It stands before any message: rule files and rule tests are read with it.
+// It stands before any message: the configuration and rule tests are read with it.
 package strictyaml
 
 import (
