@@ -150,6 +150,9 @@ func (s *Service) Enqueue(ctx context.Context, r *Request) (string, error) {
 	if len(r.Payload) > MaxEvent {
 		return "", errs.Errorf(op, errs.TooLarge, "%d bytes exceeded the maximum of %d", len(r.Payload), MaxEvent)
 	}
+	if s.elsewhere != nil {
+		return s.elsewhere.enqueue(ctx, r)
+	}
 	one := &queued{ID: r.ID, Function: f.Name, Qualifier: version, Client: r.ClientContext, Payload: r.Payload, Accepted: s.now().UTC()}
 	if one.ID == "" {
 		one.ID = NewID()
@@ -308,7 +311,7 @@ func (q *queue) done(ctx context.Context, one *queued, lost *Lost) {
 	q.free = append(q.free, one.place)
 }
 
-// Queued returns how many events wait or are under way.
+// Queued returns how many events wait or are under way in this process.
 func (s *Service) Queued() int { return s.queue.len() }
 
 // Lost returns the events of a function that were given up, newest last; at most
@@ -317,6 +320,9 @@ func (s *Service) Lost(ref string) ([]*Lost, error) {
 	f, _, _, err := s.find(ref, "")
 	if err != nil {
 		return nil, err
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.lost(ref)
 	}
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()

@@ -125,6 +125,7 @@ type Registry struct {
 	tables   map[string]projection
 	mark     kv.Mark           // where the bucket was loaded
 	seen     uint64            // revision up to which the bucket was followed
+	newest   uint64            // the last change of this process
 	direct   map[string]uint64 // keys this process changed and has not yet seen come by
 	moved    chan struct{}     // closed and replaced when seen moves
 	guards   [guardCount]uint64
@@ -253,6 +254,32 @@ func (r *Registry) OnChange(f func(Change)) {
 	r.mu.Lock()
 	r.handlers = append(r.handlers, f)
 	r.mu.Unlock()
+}
+
+// Revision returns a revision of the bucket that has all that can be read here.
+func (r *Registry) Revision() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return max(r.seen, r.newest)
+}
+
+// Await returns once everything up to a revision can be read here, or ctx ends.
+// It is for who has heard of a change from another process, which need not have
+// come by yet. Errors: errs.Timeout.
+func (r *Registry) Await(ctx context.Context, revision uint64) error {
+	for {
+		r.mu.RLock()
+		there, moved := r.seen >= revision, r.moved
+		r.mu.RUnlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return errs.E("registry.Await", errs.Timeout, ctx.Err())
+		}
+	}
 }
 
 // follow is called with each entry behind what was loaded, in order.

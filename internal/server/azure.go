@@ -18,7 +18,6 @@ import (
 	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/kv"
-	"github.com/weir-iot/weir/internal/seal"
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/shadow"
 )
@@ -33,17 +32,13 @@ func (s *Server) openAzure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	box, err := seal.Open(filepath.Join(s.dataDir, "seal.key"))
-	if err != nil {
-		return err
-	}
 	s.endpoints.AzureFile = filepath.Join(s.dataDir, AzureFile)
 	policies, err := openAzurePolicies(s.endpoints.AzureFile)
 	if err != nil {
 		return err
 	}
 	s.azure, err = azure.New(azure.Options{
-		Bucket: b, Sealer: box, Policies: policies, Hosts: append([]string{"localhost", "127.0.0.1", "::1"}, s.cfg.TLS.Names...),
+		Bucket: b, Sealer: s.box, Policies: policies, Hosts: append([]string{"localhost", "127.0.0.1", "::1"}, s.cfg.TLS.Names...),
 		Twins: twins{s}, Log: s.log, Receives: s.azureReceives, Issued: s.azureIssued,
 		Logger: s.logger.With("room", "azure"), Now: s.now,
 	})
