@@ -21,8 +21,11 @@ func (s *Server) openRegistry(ctx context.Context) error {
 	}
 	s.things, err = registry.Open(ctx, registry.Options{
 		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check, CA: s.ca, Seal: s.box,
-		Limits: limits, Logger: s.logger.With("room", "registry"), Now: s.now,
+		Limits: limits, Publish: s.log.Publish, Logger: s.logger.With("room", "registry"), Now: s.now,
 	})
+	if err == nil {
+		s.logLevels.follow(s.things)
+	}
 	return err
 }
 
