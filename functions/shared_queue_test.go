@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,7 +38,11 @@ func runQueue(url, dir string, n int) error {
 		return err
 	}
 	defer log.Close()
-	go func() { _ = log.Run(context.Background()) }()
+	kept, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = log.Run(kept) })
+	defer running.Wait()
+	defer cancel()
 	b, err := kv.Open(ctx, log, kv.Config{Name: "functions"})
 	if err != nil {
 		return err
