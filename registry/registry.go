@@ -29,6 +29,9 @@ type Options struct {
 	Seal   Sealer               // nil: no access keys
 	Limits Limits               // zero: AWS()
 	Keys   KeyType              // of CreateKeysAndCertificate; "": RSA of 2,048 bits, as AWS's
+	// KeysAhead is how many RSA keys are made ahead while there is a template by
+	// which devices may ask for them. They are in memory only.
+	KeysAhead int
 
 	Logger *slog.Logger
 	Now    func() time.Time // nil: time.Now
@@ -120,6 +123,7 @@ type Registry struct {
 	now       func() time.Time
 	arnPrefix string
 	stripes   [256]chan struct{} // locks of keys being changed by this process
+	keys      *keyMaker
 
 	mu       sync.RWMutex // guards the rest
 	tables   map[string]projection
@@ -175,6 +179,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	r := &Registry{
 		o: o, limits: o.Limits, now: o.Now, arnPrefix: "arn:aws:iot:" + o.Region + ":" + o.AccountID + ":",
 		direct: map[string]uint64{}, stale: map[string]uint64{}, moved: make(chan struct{}),
+		keys: newKeyMaker(o.KeysAhead),
 	}
 	if o.Bucket == nil || o.Logger == nil || o.AccountID == "" || o.Region == "" {
 		return nil, errs.Errorf(op, errs.Invalid, "bucket, logger, account or region is missing")
@@ -238,11 +243,14 @@ func (r *Registry) Run(ctx context.Context) error {
 	from.Revision = r.seen
 	r.mu.RUnlock()
 	ctx, cancel := context.WithCancel(ctx)
-	var sweeper sync.WaitGroup
-	sweeper.Go(func() { r.sweep(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { r.sweep(ctx) })
+	if r.o.KeysAhead > 0 && r.o.Keys != ECDSAP256 {
+		others.Go(func() { r.keys.makeAhead(ctx, r.enrols) })
+	}
 	err := r.o.Bucket.Follow(ctx, "", from, r.follow)
 	cancel()
-	sweeper.Wait()
+	others.Wait()
 	return err
 }
 

@@ -19,7 +19,7 @@ func (s *Server) openProvision(context.Context) error {
 	var err error
 	s.provision, err = provision.New(provision.Options{
 		Registry: s.things, Invoke: authorizerFunctions{s}, Publish: s.log.Publish,
-		Logger: s.logger.With("room", "provision"), Now: s.now,
+		CreationsPerSecond: s.cfg.Safety.Creations, Logger: s.logger.With("room", "provision"), Now: s.now,
 	})
 	return err
 }

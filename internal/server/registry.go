@@ -27,7 +27,7 @@ func (s *Server) openRegistry(ctx context.Context) error {
 	}
 	s.things, err = registry.Open(ctx, registry.Options{
 		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check, CA: s.ca, Seal: box,
-		Limits: limits, Logger: s.logger.With("room", "registry"), Now: s.now,
+		Limits: limits, Keys: registry.KeyType(s.cfg.Provisioning.Keys), KeysAhead: s.cfg.Provisioning.KeysAhead, Logger: s.logger.With("room", "registry"), Now: s.now,
 	})
 	return err
 }
