@@ -30,6 +30,9 @@ type Options struct {
 	Seal   Sealer               // nil: no access keys
 	Limits Limits               // zero: AWS()
 	Keys   KeyType              // of CreateKeysAndCertificate; "": RSA of 2,048 bits, as AWS's
+	// KeysAhead is how many RSA keys are made ahead while there is a template by
+	// which devices may ask for them. They are in memory only.
+	KeysAhead int
 
 	// Publish takes the events of changes that the event configurations ask for.
 	// It returns once they are durable. Nil: no change is told.
@@ -127,6 +130,7 @@ type Registry struct {
 	arnPrefix string
 	self      string             // names this process to others
 	stripes   [256]chan struct{} // locks of keys being changed by this process
+	keys      *keyMaker
 
 	mu       sync.RWMutex // guards the rest
 	tables   map[string]projection
@@ -183,7 +187,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	const op = "registry.Open"
 	r := &Registry{
 		o: o, limits: o.Limits, now: o.Now, arnPrefix: "arn:aws:iot:" + o.Region + ":" + o.AccountID + ":",
-		self: newID(), direct: map[string]uint64{}, stale: map[string]uint64{}, moved: make(chan struct{}),
+		self: newID(), direct: map[string]uint64{}, stale: map[string]uint64{}, moved: make(chan struct{}), keys: newKeyMaker(o.KeysAhead),
 	}
 	if o.Bucket == nil || o.Logger == nil || o.AccountID == "" || o.Region == "" {
 		return nil, errs.Errorf(op, errs.Invalid, "bucket, logger, account or region is missing")
@@ -251,6 +255,9 @@ func (r *Registry) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	others.Go(func() { r.sweep(ctx) })
 	others.Go(func() { r.publishAnnouncements(ctx) })
+	if r.o.KeysAhead > 0 && r.o.Keys != ECDSAP256 {
+		others.Go(func() { r.keys.makeAhead(ctx, r.enrols) })
+	}
 	err := r.o.Bucket.Follow(ctx, "", from, r.follow)
 	cancel()
 	others.Wait()
