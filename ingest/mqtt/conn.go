@@ -615,9 +615,16 @@ func (c *client) leave(err error) {
 }
 
 func (s *Server) runContext() context.Context {
+	ctx, _ := s.runState()
+	return ctx
+}
+
+// runState returns a context that ends when everything else has, and whether the
+// server still takes on something new.
+func (s *Server) runState() (ctx context.Context, running bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ctx
+	return s.ctx, s.running
 }
 
 // loop reads packets until the connection ends. A *fault says why, any other

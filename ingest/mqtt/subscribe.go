@@ -109,7 +109,10 @@ func (c *client) limited(limit, text string) {
 // SUBACK, nothing behind it is missed.
 func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	s := c.sess
-	if s.savePending(c.admit(subs, codes)) != nil {
+	admitted := c.admit(subs, codes)
+	release, held := c.holdShares(subs)
+	defer release()
+	if !held || s.savePending(admitted) != nil {
 		for i := range subs {
 			if subs[i] != nil {
 				subs[i], codes[i] = nil, codeUnspecified
