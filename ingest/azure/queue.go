@@ -312,7 +312,13 @@ func (h *Hub) reserve(device string) error {
 	q := h.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(h.waitingFor(device))+q.sending[device] >= maxQueue {
+	n := q.sending[device]
+	for _, p := range h.waitingFor(device) {
+		if !p.settling {
+			n++
+		}
+	}
+	if n >= maxQueue {
 		return fail(403, 403004, "DeviceMaximumQueueDepthExceeded", "%d messages wait for the device", maxQueue)
 	}
 	q.sending[device]++

@@ -109,6 +109,16 @@ func (h *hub) device(id string) string {
 	return d.Authentication.SymmetricKey.PrimaryKey
 }
 
+// must is do, and fails the test where the status is another.
+func (h *hub) must(want int, policy, method, path string, body any, header ...string) []byte {
+	h.t.Helper()
+	status, _, out := h.do(policy, method, path, body, header...)
+	if status != want {
+		h.t.Fatalf("%s %s: %d %s, want %d", method, path, status, out, want)
+	}
+	return out
+}
+
 func deviceToken(t *testing.T, id, key string, d time.Duration) string {
 	t.Helper()
 	s, err := azure.MakeToken("localhost/devices/"+id, "", key, time.Now().Add(d))
