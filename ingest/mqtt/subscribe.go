@@ -149,6 +149,7 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 				s.leaveGhost(old)
 			}
 		}
+		s.rewind(sub)
 		if s.subs == nil {
 			s.subs = make(map[topic.Filter]*subscription, len(subs))
 		}
