@@ -44,6 +44,11 @@ type Options struct {
 	// for isolation none. weir serve sets it; weir dev warns.
 	RequireIsolation bool
 
+	// Alone says that no other process runs functions on this log: queued events
+	// need no lease then.
+	Alone bool
+	Lease time.Duration // how long a process's queued events are its own without a sign of it; default 5 s
+
 	HTTP http.RoundTripper                             // of the runtime http, guarded; nil: not served
 	AWS  func(ctx context.Context) (aws.Config, error) // of the runtime lambda; nil: not served
 
@@ -100,7 +105,7 @@ type record struct {
 // function is a record with what runs it.
 type function struct {
 	record
-	rev   uint64           // of the bucket
+	rev   uint64           // of the bucket; 0: not seen since it is read anew
 	logs  *logbook         // outlives changes
 	pools map[string]*pool // by version; made when first asked
 }
@@ -129,6 +134,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	if o.MaxEnvironments == 0 {
 		o.MaxEnvironments = 100
+	}
+	if o.Lease == 0 {
+		o.Lease = leaseTTL
 	}
 	if o.Waits == nil {
 		o.Waits = []time.Duration{time.Minute, 2 * time.Minute}
@@ -181,11 +189,7 @@ func (s *Service) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = s.host.Run(inner) })
-	parts.Go(func() {
-		if err := s.bucket.Watch(ctx, recordPrefix, s.seen); err != nil && ctx.Err() == nil {
-			s.logger.Error("functions are not followed any more", "err", err)
-		}
-	})
+	parts.Go(func() { s.watch(ctx) })
 	parts.Go(func() { s.queue.run(ctx) })
 	reap := time.NewTicker(max(s.o.Idle/4, 10*time.Millisecond))
 	defer reap.Stop()
@@ -229,12 +233,46 @@ func (s *Service) pools() []*pool {
 	return out
 }
 
+// watch follows the records until ctx ends.
+func (s *Service) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		for _, f := range s.byName {
+			f.rev = 0 // revisions may have gone back
+		}
+		s.mu.Unlock()
+		err := s.bucket.Watch(ctx, recordPrefix, func(e kv.Entry) {
+			if e.Key == "" {
+				s.dropUnseen()
+				return
+			}
+			s.seen(e)
+		})
+		if err != nil {
+			s.logger.Warn("the functions are read anew", "err", err)
+			pause(ctx, time.Second)
+		}
+	}
+}
+
+// dropUnseen drops the functions the bucket has no more.
+func (s *Service) dropUnseen() {
+	s.mu.RLock()
+	var gone []string
+	for name, f := range s.byName {
+		if f.rev == 0 {
+			gone = append(gone, name)
+		}
+	}
+	s.mu.RUnlock()
+	for _, name := range gone {
+		s.seen(kv.Entry{Key: recordPrefix + name, Revision: 1})
+	}
+}
+
 // seen takes one entry of the bucket.
 func (s *Service) seen(e kv.Entry) {
-	name, ok := strings.CutPrefix(e.Key, recordPrefix)
-	if !ok {
-		return // the end of what there was
-	}
+	name := strings.TrimPrefix(e.Key, recordPrefix)
 	var r record
 	if len(e.Value) > 0 {
 		if err := json.Unmarshal(e.Value, &r); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/kv"
 )
 
@@ -29,6 +30,13 @@ type Options struct {
 	Seal   Sealer               // nil: no access keys
 	Limits Limits               // zero: AWS()
 	Keys   KeyType              // of CreateKeysAndCertificate; "": RSA of 2,048 bits, as AWS's
+	// KeysAhead is how many RSA keys are made ahead while there is a template by
+	// which devices may ask for them. They are in memory only.
+	KeysAhead int
+
+	// Publish takes the events of changes that the event configurations ask for.
+	// It returns once they are durable. Nil: no change is told.
+	Publish func(ctx context.Context, e *event.Event) error
 
 	Logger *slog.Logger
 	Now    func() time.Time // nil: time.Now
@@ -99,8 +107,9 @@ const (
 	KindClaim       Kind = "claim" // a temporary one of CreateProvisioningClaim
 	KindDomain      Kind = "domain"
 	KindRoleAlias   Kind = "rolealias"
-	KindLogLevel    Kind = "loglevel" // Name: target type and name
-	KindSetting     Kind = "setting"  // Name: "registrationcode", "defaultauthorizer", "logging", "events", "indexing"
+	KindLogLevel    Kind = "loglevel"     // Name: target type and name
+	KindAnnounced   Kind = "announcement" // an event that is to be published, or was
+	KindSetting     Kind = "setting"      // Name: "registrationcode", "defaultauthorizer", "logging", "events", "indexing"
 )
 
 // Change tells of one record that was made, replaced or deleted.
@@ -119,7 +128,9 @@ type Registry struct {
 	limits    Limits
 	now       func() time.Time
 	arnPrefix string
+	self      string             // names this process to others
 	stripes   [256]chan struct{} // locks of keys being changed by this process
+	keys      *keyMaker
 
 	mu       sync.RWMutex // guards the rest
 	tables   map[string]projection
@@ -132,23 +143,24 @@ type Registry struct {
 	stale    map[string]uint64 // keys of links whose group is gone, to be cleared
 	handlers []func(Change)
 
-	things       *table[Thing]
-	types        *table[ThingType]
-	groups       *table[Group]
-	certificates *table[Certificate]
-	cas          *table[CACertificate]
-	policies     *table[Policy]
-	members      *links // thing ↔ group
-	principals   *links // thing ↔ certificate
-	attachments  *links // target ↔ policy
-	templates    *table[Template]
-	tempClaims   *table[ProvisioningClaim]
-	accessKeys   *table[AccessKey]
-	authorizers  *table[Authorizer]
-	domains      *table[DomainConfiguration]
-	roleAliases  *table[RoleAlias]
-	logLevels    *table[TargetLevel]
-	settings     settings
+	things        *table[Thing]
+	types         *table[ThingType]
+	groups        *table[Group]
+	certificates  *table[Certificate]
+	cas           *table[CACertificate]
+	policies      *table[Policy]
+	members       *links // thing ↔ group
+	principals    *links // thing ↔ certificate
+	attachments   *links // target ↔ policy
+	templates     *table[Template]
+	tempClaims    *table[ProvisioningClaim]
+	accessKeys    *table[AccessKey]
+	authorizers   *table[Authorizer]
+	domains       *table[DomainConfiguration]
+	roleAliases   *table[RoleAlias]
+	logLevels     *table[TargetLevel]
+	announcements *table[announcement]
+	settings      settings
 	indexes
 }
 
@@ -175,7 +187,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	const op = "registry.Open"
 	r := &Registry{
 		o: o, limits: o.Limits, now: o.Now, arnPrefix: "arn:aws:iot:" + o.Region + ":" + o.AccountID + ":",
-		direct: map[string]uint64{}, stale: map[string]uint64{}, moved: make(chan struct{}),
+		self: newID(), direct: map[string]uint64{}, stale: map[string]uint64{}, moved: make(chan struct{}), keys: newKeyMaker(o.KeysAhead),
 	}
 	if o.Bucket == nil || o.Logger == nil || o.AccountID == "" || o.Region == "" {
 		return nil, errs.Errorf(op, errs.Invalid, "bucket, logger, account or region is missing")
@@ -223,6 +235,7 @@ func (r *Registry) makeTables() {
 	r.domains = newTable[DomainConfiguration](r, "domain", KindDomain)
 	r.roleAliases = newTable[RoleAlias](r, "alias", KindRoleAlias)
 	r.logLevels = newTable[TargetLevel](r, "loglevel", KindLogLevel)
+	r.announcements = newTable[announcement](r, "announce", KindAnnounced)
 	r.settings.code = newTable[registrationCode](r, "registrationcode", KindSetting)
 	r.settings.authorizer = newTable[defaultAuthorizer](r, "defaultauthorizer", KindSetting)
 	r.settings.logging = newTable[LoggingOptions](r, "logging", KindSetting)
@@ -239,11 +252,15 @@ func (r *Registry) Run(ctx context.Context) error {
 	from.Revision = r.seen
 	r.mu.RUnlock()
 	ctx, cancel := context.WithCancel(ctx)
-	var sweeper sync.WaitGroup
-	sweeper.Go(func() { r.sweep(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { r.sweep(ctx) })
+	others.Go(func() { r.publishAnnouncements(ctx) })
+	if r.o.KeysAhead > 0 && r.o.Keys != ECDSAP256 {
+		others.Go(func() { r.keys.makeAhead(ctx, r.enrols) })
+	}
 	err := r.o.Bucket.Follow(ctx, "", from, r.follow)
 	cancel()
-	sweeper.Wait()
+	others.Wait()
 	return err
 }
 

@@ -164,6 +164,14 @@ var Keys = []Key{
 	size("safety.retained_bytes", "256MiB", 1<<20, 1<<40, func(c *Config) *int64 { return &c.Safety.RetainedBytes },
 		"Memory for retained messages. Past it a larger or a new one is refused with quota exceeded."),
 
+	count("safety.creations", "200", 1, 1<<20, func(c *Config) *int { return &c.Safety.Creations },
+		"Certificates a second that the devices of one claim certificate, or any other identity, can ask for by MQTT; as many can be registered by a template."),
+
+	choice("provisioning.keys", "RSA_2048", []string{"RSA_2048", "ECDSA_P256"}, func(c *Config) *string { return &c.Provisioning.Keys },
+		"The keys Weir makes for devices and owners that bring none (CreateKeysAndCertificate, CreateProvisioningClaim). AWS makes RSA_2048; one takes a core for a tenth of a second, ECDSA_P256 nearly nothing."),
+	count("provisioning.keys_ahead", "64", 0, 10_000, func(c *Config) *int { return &c.Provisioning.KeysAhead },
+		"RSA keys made ahead, on at most a quarter of a core, while there is a fleet provisioning template: a burst of devices gets those at once. They are in memory only. 0: none."),
+
 	list("api.hosts", "", func(c *Config) *[]string { return &c.API.Hosts },
 		"Host names the control API may be reached by beside loopback ones. Requests with another Host header are refused, so that no web page can reach it through DNS."),
 

@@ -52,7 +52,7 @@ func (s *Server) accessKeys(owner control.OwnerKey) sigv4.Keys {
 		if err != nil {
 			return sigv4.Key{}, false
 		}
-		return sigv4.Key{Secret: c.Secret, Policies: []string{c.Key.Policy}, Expires: c.Expires}, true
+		return sigv4.Key{Secret: c.Secret, Policies: []string{c.Policy}, Expires: c.Expires, Context: s.roleContext(c.Role)}, true
 	})
 }
 
@@ -67,7 +67,7 @@ func (s *Server) deviceEndpoints() map[string]string {
 		return nil
 	}
 	at = s.public(at)
-	return map[string]string{"iot:Data": at, "iot:Data-ATS": at, "iot:Jobs": at}
+	return map[string]string{"iot:Data": at, "iot:Data-ATS": at, "iot:Jobs": at, "iot:CredentialProvider": at}
 }
 
 // deviceEndpointsAnywhere is deviceEndpoints, of a gateway in another process
@@ -144,7 +144,7 @@ func (s *signatures) Verify(r *http.Request, body []byte) (*awsapi.Caller, error
 	if err != nil {
 		return nil, errs.E("server.Verify", errs.Internal, err)
 	}
-	facts := &policy.Facts{SourceIP: c.SourceIP}
+	facts := &policy.Facts{SourceIP: c.SourceIP, Other: k.Context}
 	facts.Prepare()
 	c.May = func(action, resource string) bool {
 		return set.Decide(&policy.Request{Action: policy.ActionOf(action), Resource: resource, Facts: facts, Now: s.now()}).Allowed
@@ -158,6 +158,10 @@ func (s *Server) serveData(w http.ResponseWriter, r *http.Request) {
 	p := auth.PrincipalFrom(r.Context())
 	if p == nil || s.aws == nil {
 		http.NotFound(w, r)
+		return
+	}
+	if alias, ok := credentialsOf(r.URL.EscapedPath()); ok {
+		s.serveCredentials(w, r, p, alias)
 		return
 	}
 	prefix := "arn:aws:iot:" + s.cfg.Region + ":" + s.cfg.AccountID + ":"

@@ -24,7 +24,7 @@ func (s *Server) openFunctions(ctx context.Context) error {
 	}
 	o := functions.Options{
 		Bucket: b, Dir: filepath.Join(s.dataDir, "functions"), Hidden: []string{s.dataDir}, AccountID: s.cfg.AccountID, Region: s.cfg.Region,
-		RequireIsolation: !s.o.Dev, HTTP: s.webhooks().Transport(64), AWS: s.awsConfig,
+		RequireIsolation: !s.o.Dev, Alone: s.cfg.NATS.URL == "", HTTP: s.webhooks().Transport(64), AWS: s.awsConfig,
 		Logger: s.logger.With("room", "functions"), Registerer: s.registry, Now: s.now,
 	}
 	if s.roles&functionsRole == 0 {

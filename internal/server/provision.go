@@ -31,7 +31,7 @@ func (s *Server) openProvision(context.Context) error {
 	var err error
 	s.provision, err = provision.New(provision.Options{
 		Registry: s.things, Invoke: s.invoker(), Publish: s.log.Publish,
-		Logger: s.logger.With("room", "provision"), Now: s.now,
+		CreationsPerSecond: s.cfg.Safety.Creations, Logger: s.logger.With("room", "provision"), Now: s.now,
 	})
 	s.enrolment = s.provision
 	return err

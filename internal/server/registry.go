@@ -19,10 +19,18 @@ func (s *Server) openRegistry(ctx context.Context) error {
 	if s.cfg.Limits == "relaxed" {
 		limits = registry.Relaxed()
 	}
+	keysAhead := 0
+	if s.roles&registryRole != 0 {
+		keysAhead = s.cfg.Provisioning.KeysAhead
+	}
 	s.things, err = registry.Open(ctx, registry.Options{
 		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check, CA: s.ca, Seal: s.box,
-		Limits: limits, Logger: s.logger.With("room", "registry"), Now: s.now,
+		Keys: registry.KeyType(s.cfg.Provisioning.Keys), KeysAhead: keysAhead,
+		Limits: limits, Publish: s.log.Publish, Logger: s.logger.With("room", "registry"), Now: s.now,
 	})
+	if err == nil {
+		s.logLevels.follow(s.things)
+	}
 	return err
 }
 

@@ -88,6 +88,7 @@ type Server struct {
 	box          *seal.Box // of the roles ingest and registry
 	ca           *auth.CA
 	things       *registry.Registry
+	logLevels    *logLevels
 	directory    *directory
 	policies     *auth.Policies
 	authn        *auth.Registered
@@ -121,7 +122,8 @@ type Server struct {
 	folder       *rulefolder.Watcher // nil: none
 	aws          *awsapi.API
 	signatures   *signatures
-	services     *services // nil: embedded, all roles are here
+	denials      *ingest.Denials // of the credentials provider
+	services     *services       // nil: embedded, all roles are here
 	api          *control.Server
 	apiListener  net.Listener
 
@@ -135,7 +137,8 @@ type Server struct {
 // New opens everything a Weir needs: folders, the log, listeners. Nothing is
 // served before Run. On an error nothing stays open.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
-	s := &Server{o: o, cfg: o.Config, logger: o.Logger, now: o.Now, build: telemetry.ReadBuild(), ready: make(chan struct{})}
+	s := &Server{o: o, cfg: o.Config, now: o.Now, build: telemetry.ReadBuild(), ready: make(chan struct{}), logLevels: &logLevels{}}
+	s.logger = slog.New(&clientLog{next: o.Logger.Handler(), set: s.logLevels})
 	if s.now == nil {
 		s.now = time.Now
 	}
