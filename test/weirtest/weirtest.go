@@ -39,6 +39,7 @@ type options struct {
 	set []func(*config.Config)
 	dev bool
 	env []string
+	log slog.Handler
 
 	roles []string
 	whole string // why it cannot be several processes; "": it can
@@ -79,6 +80,10 @@ func Roles(url string, names ...string) Option {
 
 // Whole keeps the Weir in one process where tests run on several, and says why.
 func Whole(why string) Option { return func(o *options) { o.whole = why } }
+
+// Log has a Weir in the test's own process log to h. Default: warnings, to the
+// test's log.
+func Log(h slog.Handler) Option { return func(o *options) { o.log = h } }
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
@@ -158,8 +163,11 @@ func (w *Weir) Begin() {
 	if err := cfg.Validate(); err != nil {
 		w.t.Fatal(err)
 	}
-	logger := slog.New(slog.NewTextHandler(testLog{w.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := server.New(w.t.Context(), server.Options{Config: cfg, Dev: w.o.dev, Logger: logger})
+	log := w.o.log
+	if log == nil {
+		log = slog.NewTextHandler(testLog{w.t}, &slog.HandlerOptions{Level: slog.LevelWarn})
+	}
+	s, err := server.New(w.t.Context(), server.Options{Config: cfg, Dev: w.o.dev, Logger: slog.New(log)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
