@@ -63,3 +63,7 @@ func module(mode int, text string) []byte {
 		section(10, cat([]byte{1}, u(len(body)), body)),
 		section(11, cat([]byte{1, 0}, i32(data), []byte{0x0b}, str(text))))
 }
+
+// answering returns a WebAssembly module that writes text to its standard output
+// and reads nothing.
+func answering(text string) []byte { return module(0, text) }
