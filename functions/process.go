@@ -149,6 +149,7 @@ func (r *processes) start(ctx context.Context, inv *invocation) (*environment, *
 	}
 	env.current.Store(inv)
 	env.serve()
+	defer r.s.host.Prepare() // for the next one, once this one needs the processor no more
 	limit := time.NewTimer(r.s.o.InitTime)
 	defer limit.Stop()
 	fail := func(res result) (*environment, *result, error) {
