@@ -39,6 +39,7 @@ type options struct {
 	set []func(*config.Config)
 	dev bool
 	env []string
+	log io.Writer
 
 	roles []string
 }
@@ -79,6 +80,9 @@ func Roles(url string, names ...string) Option {
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
+
+// Log has a Weir of this process write all it logs to w, from level debug.
+func Log(w io.Writer) Option { return func(o *options) { o.log = w } }
 
 func build(t testing.TB, opts []Option) *options {
 	o := &options{dev: true}
@@ -146,6 +150,9 @@ func (w *Weir) Begin() {
 		w.t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(testLog{w.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if w.o.log != nil {
+		logger = slog.New(slog.NewTextHandler(w.o.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	s, err := server.New(w.t.Context(), server.Options{Config: cfg, Dev: w.o.dev, Logger: logger})
 	if err != nil {
 		w.t.Fatal(err)
