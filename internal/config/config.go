@@ -29,6 +29,8 @@ type Config struct {
 	RulesDir   string   // folder of rule files; "": none
 	Roles      []string // of Roles; empty: all
 
+	SealKeyFile string // "": in the data folder
+
 	Listen       Listen
 	TLS          TLS
 	NATS         NATS
