@@ -12,10 +12,12 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"math/big"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
@@ -88,7 +90,7 @@ func beginAt(t testing.TB, dir string, clock *atomic.Int64, step func()) (_ *wor
 	}
 	now := func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
 	w := &world{who: Caller{Principal: "claim", ClientID: "device"}}
-	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check,
+	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check, Keys: registry.ECDSAP256,
 		CA: &signer{key, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}, step}, Logger: slog.New(slog.DiscardHandler),
 		// Each change begins by asking what time it is: so changes have steps between
 		// them.
@@ -242,4 +244,26 @@ func BenchmarkEnrol(b *testing.B) {
 			}
 		}
 	})
+}
+
+// What a device is told of a failure: what it can do about it, no more.
+func TestRejections(t *testing.T) {
+	for _, test := range []struct {
+		kind   errs.Kind
+		status int
+		code   string
+		told   bool // the text
+	}{
+		{errs.Invalid, 400, "InvalidParameters", true},
+		{errs.Conflict, 409, "ResourceConflict", true},
+		{errs.Quota, 429, "Throttled", true},
+		{errs.Unavailable, 503, "ServiceUnavailable", false},
+		{errs.Timeout, 503, "ServiceUnavailable", false},
+		{errs.Internal, 500, "InternalError", false},
+	} {
+		r := rejectionOf(errs.Errorf("op", test.kind, "the text"))
+		if r.StatusCode != test.status || r.ErrorCode != test.code || strings.Contains(r.ErrorMessage, "the text") != test.told {
+			t.Errorf("%v: %+v", test.kind, r)
+		}
+	}
 }
