@@ -72,10 +72,11 @@ func blank(s string, n int) string {
 // Load reads the file at path over the defaults, then the environment over
 // both, and validates the whole. An empty path means no file. environ is as
 // os.Environ gives it. Every mistake found is reported: the error joins
-// *Error values where more than one was made.
-func Load(path string, dev bool, environ []string) (*Config, error) {
+// *Error values where more than one was made. checks find what Validate cannot:
+// their Mistakes are shown at their place.
+func Load(path string, dev bool, environ []string, checks ...func(*Config) error) (*Config, error) {
 	c := Default(dev)
-	r := &reader{c: c, name: "configuration"}
+	r := &reader{c: c, name: "configuration", checks: checks}
 	if path != "" {
 		src, err := readFile(path)
 		if err != nil {
@@ -119,6 +120,7 @@ type reader struct {
 	lines    []string
 	at       map[string]*token.Token // where each key's value stands
 	mistakes []error
+	checks   []func(*Config) error
 }
 
 func (r *reader) done() (*Config, error) {
@@ -129,16 +131,18 @@ func (r *reader) done() (*Config, error) {
 }
 
 func (r *reader) validate() {
-	if len(r.mistakes) > 0 {
-		return
-	}
-	err := r.c.Validate()
-	var ke *keyError
-	switch {
-	case errors.As(err, &ke):
-		r.fail(r.at[ke.key], "", "%v", err)
-	case err != nil:
-		r.fail(nil, "", "%v", err)
+	for _, check := range append([]func(*Config) error{(*Config).Validate}, r.checks...) {
+		if len(r.mistakes) > 0 {
+			return
+		}
+		err := check(r.c)
+		var ke *keyError
+		switch {
+		case errors.As(err, &ke):
+			r.fail(r.at[ke.key], "", "%v", err)
+		case err != nil:
+			r.fail(nil, "", "%v", err)
+		}
 	}
 }
 

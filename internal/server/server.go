@@ -105,6 +105,7 @@ type Server struct {
 	provision    *provision.Service
 	methods      *mux.Methods
 	gateway      *mqtt.Server
+	serving      <-chan struct{} // closed once the gateway takes connections; nil without one
 	azure        *azure.Hub
 	azureREST    http.Handler
 	mux          *mux.Server   // nil: not served
@@ -148,7 +149,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{everyRole, s.openLog},
 		{everyRole, s.openServices},
 		{gatewayRole | controlRole, s.openCA},
-		{gatewayRole | controlRole, s.openRegistry},
+		{gatewayRole | controlRole | rulesRole, s.openRegistry},
 		{gatewayRole | controlRole, s.openProvision},
 		{gatewayRole | controlRole, s.openAuth},
 		{rulesRole | controlRole, s.openActions},
@@ -182,7 +183,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.things != nil {
 		parts.start("registry", s.things.Run)
 	}
-	if s.things != nil {
+	if s.ca != nil {
 		if err := s.registerOwner(ctx); err != nil {
 			return errors.Join(err, parts.stop())
 		}
@@ -217,19 +218,21 @@ func (s *Server) Run(ctx context.Context) error {
 		parts.start("MQTT gateway", s.gateway.Run)
 	}
 	if s.https != nil {
-		parts.start("HTTPS gateway", s.https.Run)
+		parts.start("HTTPS gateway", s.behindGateway(s.https.Run))
 	}
 	if s.mux != nil {
-		parts.start("one port", s.mux.Run)
+		parts.start("one port", s.behindGateway(s.mux.Run))
 	}
 	parts.start("control API", func(ctx context.Context) error { return s.api.Run(ctx, s.apiListener) })
 	if s.folder != nil {
 		parts.start("rules folder", s.watchRules)
 	}
-	if err := s.endpoints.write(s.dataDir); err != nil {
-		return errors.Join(err, parts.stop())
+	if s.serving == nil || parts.await(ctx, s.serving) {
+		if err := s.endpoints.write(s.dataDir); err != nil {
+			return errors.Join(err, parts.stop())
+		}
+		close(s.ready)
 	}
-	close(s.ready)
 	err := parts.wait(ctx)
 	if err != nil {
 		s.logger.Error("stopped", "err", err)
@@ -237,6 +240,19 @@ func (s *Server) Run(ctx context.Context) error {
 		s.logger.Info("stopped")
 	}
 	return err
+}
+
+// behindGateway returns run, begun once the gateway takes connections: WebSockets
+// and what comes by the one port are handed to it.
+func (s *Server) behindGateway(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-s.serving:
+			return run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // Close lets go of what New opened, in reverse. Run must have returned, or not
@@ -430,7 +446,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return portTaken("listen.mqtt", s.cfg.Listen.MQTT, portTaken("listen.mqtts", s.cfg.Listen.MQTTS, err))
 	}
-	s.gateway = gw
+	s.gateway, s.serving = gw, gw.Serving()
 	s.onClose(func() error { gw.Close(); return nil })
 	if a := gw.Addr(auth.Plain); a != nil {
 		s.endpoints.MQTT = a.String()

@@ -39,6 +39,7 @@ type options struct {
 	set []func(*config.Config)
 	dev bool
 	env []string
+	log io.Writer
 
 	roles []string
 }
@@ -79,6 +80,9 @@ func Roles(url string, names ...string) Option {
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
+
+// Log copies the log of a child process to w.
+func Log(w io.Writer) Option { return func(o *options) { o.log = w } }
 
 func build(t testing.TB, opts []Option) *options {
 	o := &options{dev: true}
@@ -231,6 +235,9 @@ func (w *Weir) BeginProcess() {
 	cmd.SysProcAttr = childAttr()
 	in := &inner{cmd: cmd, done: make(chan struct{}), stderr: &tail{}}
 	cmd.Stderr = in.stderr
+	if w.o.log != nil {
+		cmd.Stderr = io.MultiWriter(in.stderr, w.o.log)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		w.t.Fatal(err)
