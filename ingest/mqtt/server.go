@@ -302,6 +302,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	close(s.serving)
 	accepts.Go(func() { s.sweep(ctx) })
+	accepts.Go(func() { s.tendShares(ctx) })
 	for _, ln := range s.listeners {
 		accepts.Go(func() { s.accept(ctx, ln) })
 	}
@@ -330,6 +331,10 @@ func (s *Server) Run(ctx context.Context) error {
 		c.sess.awaitAcks(deadline)
 		c.end(faultf(codeShuttingDown, "shutdown", "the server is shutting down"))
 	}
+	for _, c := range clients {
+		<-c.done
+	}
+	s.closeShares()
 	s.wg.Wait()
 	stop()
 	routers.Wait()

@@ -13,25 +13,20 @@ import (
 	"github.com/weir-iot/weir/ingest/auth/sigv4"
 	"github.com/weir-iot/weir/ingest/domain"
 	"github.com/weir-iot/weir/ingest/mux"
-	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/registry"
 )
 
-// openIdentity opens the names Weir answers to and the ways of saying who one
-// is: client certificates, signed requests, custom authorizers.
-func (s *Server) openIdentity(context.Context) error {
+// openAuthorizers opens the custom authorizers: of connections, and to be tried
+// by the AWS API.
+func (s *Server) openAuthorizers(context.Context) (err error) {
 	s.domains = newDomains(s.things)
-	var err error
-	s.names, err = domain.Open(domain.Options{
-		Own: s.ca.ServerCertificate, Dir: s.cfg.TLS.CertsDir, Configs: s.domains, Policy: s.cfg.TLS.Policy,
-		SNIOptional: s.limits().SNIOptional, Logger: s.logger.With("room", "tls"), Now: s.now,
-	})
-	if err != nil {
-		return err
-	}
 	s.authorizers, err = custom.New(custom.Options{
-		Store: s.domains, Invoke: authorizerFunctions{s}, Policies: s.policies,
-		End:    func(p *auth.Principal) { s.gateway.DisconnectSession(p) },
+		Store: s.domains, Invoke: s.invoker(), Policies: s.policies,
+		End: func(p *auth.Principal) {
+			if s.gateway != nil {
+				s.gateway.DisconnectSession(p)
+			}
+		},
 		Logger: s.logger.With("room", "auth"), Now: s.now,
 	})
 	if err != nil {
@@ -42,6 +37,20 @@ func (s *Server) openIdentity(context.Context) error {
 			s.authorizers.Changed()
 		}
 	})
+	return nil
+}
+
+// openIdentity opens the names Weir answers to and the ways of saying who one
+// is: client certificates, signed requests, custom authorizers.
+func (s *Server) openIdentity(context.Context) error {
+	var err error
+	s.names, err = domain.Open(domain.Options{
+		Own: s.ca.ServerCertificate, Dir: s.cfg.TLS.CertsDir, Configs: s.domains, Policy: s.cfg.TLS.Policy,
+		SNIOptional: s.limits().SNIOptional, Logger: s.logger.With("room", "tls"), Now: s.now,
+	})
+	if err != nil {
+		return err
+	}
 	owner, err := control.OpenAccessKey(s.dataDir)
 	if err != nil {
 		return err
@@ -86,18 +95,6 @@ func (s *Server) public(addr string) string {
 		}
 	}
 	return net.JoinHostPort("localhost", port)
-}
-
-// authorizerFunctions calls the functions of custom authorizers.
-type authorizerFunctions struct{ s *Server }
-
-// Invoke implements custom.Invoker.
-func (f authorizerFunctions) Invoke(ctx context.Context, function string, payload []byte) ([]byte, error) {
-	l := f.s.language.Lookups.Lambda
-	if l == nil {
-		return nil, errs.Errorf("server.Invoke", errs.NotImplemented, "there are no functions: AWS_ENDPOINT_URL_LAMBDA and AWS credentials are not set")
-	}
-	return l.Invoke(ctx, function, payload)
 }
 
 // domains is what the registry says of domains and authorizers, as the gateway

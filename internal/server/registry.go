@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/weir-iot/weir/ingest/policy"
 	"github.com/weir-iot/weir/internal/kv"
-	"github.com/weir-iot/weir/internal/seal"
 	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/registry/provision"
 )
@@ -19,18 +17,20 @@ func (s *Server) openRegistry(ctx context.Context) error {
 	}
 	o := registry.Options{
 		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check,
-		Limits: registry.AWS(), Logger: s.logger.With("room", "registry"), Now: s.now,
+		Keys: registry.KeyType(s.cfg.Provisioning.Keys), Limits: registry.AWS(), Publish: s.log.Publish, Logger: s.logger.With("room", "registry"), Now: s.now,
 	}
 	if s.cfg.Limits == "relaxed" {
 		o.Limits = registry.Relaxed()
 	}
-	if s.ca != nil { // rules only read
-		if o.Seal, err = seal.Open(filepath.Join(s.dataDir, "seal.key")); err != nil {
-			return err
-		}
-		o.CA = s.ca
+	if s.roles&registryRole != 0 {
+		o.KeysAhead = s.cfg.Provisioning.KeysAhead
 	}
-	s.things, err = registry.Open(ctx, o)
+	if s.ca != nil { // rules only read
+		o.CA, o.Seal = s.ca, s.box
+	}
+	if s.things, err = registry.Open(ctx, o); err == nil {
+		s.logLevels.follow(s.things)
+	}
 	return err
 }
 

@@ -35,13 +35,13 @@ func TestRolesAsProcesses(t *testing.T) {
 	}
 	url := natstest.Start(t).URL()
 	process := func(role string) *weirtest.Weir {
-		return weirtest.Process(t, weirtest.Roles(url, role), weirtest.Durability("disk"))
+		return weirtest.Process(t, weirtest.Roles(url, role), weirtest.Production(), weirtest.Durability("disk"))
 	}
-	api, gateway := process("control"), process("gateway")
+	api, gateway := process("registry"), process("ingest")
 	engines := []*weirtest.Weir{process("rules"), process("rules")}
 	api.Apply(republishRules)
 	if _, err := gateway.API().Rules(t.Context()); err == nil {
-		t.Error("the gateway's process answers for the role control")
+		t.Error("the process with the role ingest answers for the role registry")
 	}
 
 	var addr fault.Address
