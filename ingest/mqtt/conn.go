@@ -112,6 +112,7 @@ type entry struct {
 func (s *Server) serve(nc net.Conn, e entry) {
 	kind := e.kind
 	c := &client{s: s, listener: kind, done: make(chan struct{})}
+	c.rate.publishes.rate, c.rate.bytes.rate = float64(s.rates.Publishes), float64(s.rates.Bytes)
 	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
 	c.ip = c.remote.Addr().String()
@@ -674,8 +675,7 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
-		if n := c.s.rates.Bytes; n > 0 {
-			c.rate.bytes.rate = float64(n)
+		if c.s.rates.Bytes > 0 {
 			if wait := c.rate.bytes.take(len(body)+2, c.s.now()); wait > 0 && !c.delay(wait) {
 				return errEnded
 			}

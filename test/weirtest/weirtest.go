@@ -35,11 +35,12 @@ import (
 const patience = 20 * time.Second
 
 type options struct {
-	dir string
-	set []func(*config.Config)
-	dev bool
-	env []string
-	log slog.Handler
+	dir    string
+	set    []func(*config.Config)
+	dev    bool
+	env    []string
+	log    slog.Handler // of this process
+	stderr io.Writer    // of a child
 
 	roles []string
 	whole string // why it cannot be several processes; "": it can
@@ -87,6 +88,9 @@ func Log(h slog.Handler) Option { return func(o *options) { o.log = h } }
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
+
+// Stderr copies what a child process writes there to w.
+func Stderr(w io.Writer) Option { return func(o *options) { o.stderr = w } }
 
 func build(t testing.TB, opts []Option) *options {
 	o := &options{dev: true}
@@ -278,6 +282,9 @@ func (w *Weir) launch() *launched {
 	cmd.SysProcAttr = childAttr()
 	in := &inner{cmd: cmd, done: make(chan struct{}), stderr: &tail{}}
 	cmd.Stderr = in.stderr
+	if w.o.stderr != nil {
+		cmd.Stderr = io.MultiWriter(in.stderr, w.o.stderr)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		w.t.Fatal(err)
