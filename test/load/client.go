@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-
 	"time"
 )
 
@@ -17,6 +16,10 @@ type client struct {
 	c net.Conn
 	r *bufio.Reader
 	w *bufio.Writer
+}
+
+func newClient(conn net.Conn) *client {
+	return &client{c: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 16<<10)}
 }
 
 func dial(addr, id string) (*client, error) {
@@ -31,7 +34,7 @@ func connect(addr, id string, flags byte) (_ *client, present bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	c := &client{c: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 16<<10)}
+	c := newClient(conn)
 	body := []byte{0, 4, 'M', 'Q', 'T', 'T', 4, flags, 4, 0} // keep-alive 1024 s
 	body = appendText(body, id)
 	if _, err := conn.Write(append([]byte{0x10, byte(len(body))}, body...)); err != nil {
