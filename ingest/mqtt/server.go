@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,6 +99,8 @@ type Server struct {
 	// replays read each partition for the sessions that are late.
 	replays []*replay
 
+	handshakes turns // of TLS
+
 	sessions  sessions
 	node      *node // nil: there is no bucket for leases
 	saver     saver
@@ -187,6 +190,7 @@ func New(o Options) (_ *Server, err error) {
 		s.ends = append(s.ends, o.Log.Committed(p))
 		s.replays = append(s.replays, newReplay(s, p))
 	}
+	s.handshakes.work, s.handshakes.room = 2*runtime.GOMAXPROCS(0), turnsUnderWay
 	s.guard = ingest.NewGuard(&s.safety, o.Now)
 	defer func() {
 		if err != nil {

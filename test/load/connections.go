@@ -19,7 +19,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -76,7 +75,7 @@ func greet(c net.Conn, id string) error {
 }
 
 // enterAll connects all clients, so many at a time, each until it is in.
-func (s settings) enterAll(config *tls.Config, atATime int, in func(i int, failed int, took time.Duration)) []net.Conn {
+func (s settings) enterAll(config *tls.Config, atATime int, in func(failed []error, took time.Duration)) []net.Conn {
 	conns := make([]net.Conn, s.clients)
 	turns := make(chan struct{}, atATime)
 	began := time.Now()
@@ -85,17 +84,19 @@ func (s settings) enterAll(config *tls.Config, atATime int, in func(i int, faile
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
-			for failed := 0; ; failed++ {
+			var failed []error
+			for {
 				ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 				c, err := enter(ctx, s.tlsAddr, config, i)
 				cancel()
 				if err == nil {
 					conns[i] = c
-					in(i, failed, time.Since(began))
+					in(failed, time.Since(began))
 					return
 				}
+				failed = append(failed, err)
 				// As devices do: wait longer each time, not all alike.
-				time.Sleep(min(time.Second<<min(failed, 4), 10*time.Second) * time.Duration(50+rand.IntN(100)) / 100)
+				time.Sleep(min(time.Second<<min(len(failed)-1, 4), 10*time.Second) * time.Duration(50+rand.IntN(100)) / 100)
 			}
 		})
 	}
@@ -111,7 +112,7 @@ func idle(s settings) error {
 		return err
 	}
 	before, was := resident(s.pid), s.heap()
-	conns := s.enterAll(config, 32, func(int, int, time.Duration) {})
+	conns := s.enterAll(config, 32, func([]error, time.Duration) {})
 	time.Sleep(2 * time.Second)
 	was.print(s.heap(), s.clients)
 	each := float64(resident(s.pid)-before) / float64(s.clients) / 1024
@@ -129,14 +130,14 @@ func storm(s settings) error {
 		return err
 	}
 	began := time.Now()
-	conns := s.enterAll(config, 32, func(int, int, time.Duration) {})
+	conns := s.enterAll(config, 32, func([]error, time.Duration) {})
 	fmt.Printf("%d clients connected in %v, %d MiB resident\n", s.clients, time.Since(began).Round(time.Millisecond), resident(s.pid)>>20)
 	for _, c := range conns {
 		c.(*tls.Conn).NetConn().Close()
 	}
 	var mu sync.Mutex
 	var back []time.Duration
-	var failures atomic.Int64
+	why, tries := map[string]int{}, 0
 	most := int64(0)
 	done := make(chan struct{})
 	var watch sync.WaitGroup
@@ -151,10 +152,15 @@ func storm(s settings) error {
 		}
 	})
 	cpu := cpuTime(s.pid)
-	conns = s.enterAll(config, s.clients, func(_, failed int, took time.Duration) {
-		failures.Add(int64(failed))
+	conns = s.enterAll(config, s.clients, func(failed []error, took time.Duration) {
 		mu.Lock()
 		defer mu.Unlock()
+		for _, err := range failed {
+			_, text, _ := strings.Cut(err.Error(), "->") // without the addresses
+			_, text, _ = strings.Cut(text, ": ")
+			why[cmp.Or(text, err.Error())]++
+			tries++
+		}
 		back = append(back, took)
 	})
 	used := cpuTime(s.pid) - cpu
@@ -166,11 +172,14 @@ func storm(s settings) error {
 		return back[min(int(share*float64(len(back))), len(back)-1)].Round(10 * time.Millisecond)
 	}
 	fmt.Printf("all reconnect at once: half back after %v, 99 %% after %v, the last after %v; %.1f %% within 60 s; %d tries failed; %d MiB resident at most",
-		at(0.5), at(0.99), at(1), 100*float64(in60)/float64(len(back)), failures.Load(), most>>20)
+		at(0.5), at(0.99), at(1), 100*float64(in60)/float64(len(back)), tries, most>>20)
 	if s.pid > 0 {
 		fmt.Printf("; %.0f µs server CPU each", float64(used.Microseconds())/float64(s.clients))
 	}
 	fmt.Println()
+	for text, n := range why {
+		fmt.Printf("%d tries: %s\n", n, text)
+	}
 	for _, c := range conns {
 		c.Close()
 	}
