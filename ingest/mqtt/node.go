@@ -255,6 +255,12 @@ func (n *node) others() []string {
 	return out
 }
 
+// first reports whether this is the gateway with the lowest id among the living,
+// which does what one of them has to do. Two may think so for a moment.
+func (n *node) first() bool {
+	return !n.shared() || n.id < slices.Min(append(n.others(), "~"))
+}
+
 // recall ends the connections of clients that have gone to other gateways while
 // this one could not be asked: it was cut off, or stood still.
 func (n *node) recall(ctx context.Context) {

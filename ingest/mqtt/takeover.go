@@ -156,6 +156,9 @@ func (s *Server) reach(ctx context.Context, r *record) {
 		for _, sub := range r.subs {
 			far = max(far, sub.start[p])
 		}
+		for _, sub := range r.replaced {
+			far = max(far, sub.until[p])
+		}
 		for _, f := range r.flights {
 			if int(f.part) == p {
 				far = max(far, f.seq)

@@ -11,11 +11,12 @@
 //	go run ./test/load fanin      -rate 30000
 //	go run ./test/load slow       -rate 1000 -for 20s
 //	go run ./test/load shadow     -rate 5000 -things 1000
+//	go run ./test/load enrol      -pid $PID -addr localhost:8883 -rate 100 -ca $WEIR_CA_FILE   # in the environment weir env prints
 //	go run ./test/load handshakes -publishers 8 -rate 0
 //	go run ./test/load idle       -clients 5000      # memory of a TLS connection
 //	go run ./test/load storm      -clients 10000     # all reconnect at once
 //
-// Each of them starts a Weir of its own with -weir bin/weir (-durability os or
+// Each but enrol starts a Weir of its own with -weir bin/weir (-durability os or
 // disk), or measures the one whose process is -pid: -addr is its plain port, and
 // where TLS is measured -tls, -ca, -cert and -key say how to get in. What idle
 // connections are made of it asks the server for with -api and -token.
@@ -57,6 +58,7 @@ type settings struct {
 	ca         string
 	cert, key  string
 	things     int
+	serverKeys bool
 
 	weir       string // binary to start; "": a server is there
 	durability string
@@ -70,7 +72,7 @@ type settings struct {
 
 var modes = map[string]func(settings) error{
 	"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn, "handshakes": handshakes, "shadow": shadow,
-	"fanout": fanout, "fanin": fanin, "slow": slow, "idle": idle, "storm": storm,
+	"fanout": fanout, "fanin": fanin, "slow": slow, "idle": idle, "storm": storm, "enrol": enrol,
 }
 
 func main() {
@@ -84,7 +86,7 @@ func main() {
 	}
 	var s settings
 	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
-	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server")
+	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server; enrol: its TLS address")
 	f.StringVar(&s.tlsAddr, "tls", "127.0.0.1:8883", "`address` of its TLS port")
 	f.StringVar(&s.weir, "weir", "", "Weir `binary` to start for the measurement; else a server is there")
 	f.StringVar(&s.durability, "durability", "os", "of the Weir that is started")
@@ -102,7 +104,7 @@ func main() {
 	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
 	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish; return: missed by each session")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
-	f.IntVar(&s.rate, "rate", 2000, "latency, shadow, fanin, slow: messages a second; handshakes: as many a second, 0 as fast as it goes")
+	f.IntVar(&s.rate, "rate", 2000, "latency, shadow, fanin, slow: messages a second; enrol: devices a second; handshakes: as many a second, 0 as fast as it goes")
 	f.IntVar(&s.things, "things", 1000, "shadow: how many shadows are updated")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
 	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
@@ -112,6 +114,7 @@ func main() {
 	f.StringVar(&s.ca, "ca", "", "TLS: `file` of the server's authority")
 	f.StringVar(&s.cert, "cert", "", "TLS: `file` of the client certificate")
 	f.StringVar(&s.key, "key", "", "TLS: `file` of its key")
+	f.BoolVar(&s.serverKeys, "server-keys", false, "enrol: devices have their keys made by the server")
 	_ = f.Parse(os.Args[2:])
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt)
