@@ -109,6 +109,13 @@ func (h *hub) device(id string) string {
 	return d.Authentication.SymmetricKey.PrimaryKey
 }
 
+func decode(t *testing.T, b []byte, v any) {
+	t.Helper()
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+}
+
 // must is do, and fails the test where the status is another.
 func (h *hub) must(want int, policy, method, path string, body any, header ...string) []byte {
 	h.t.Helper()
