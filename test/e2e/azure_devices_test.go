@@ -127,7 +127,10 @@ func TestAzureCertificates(t *testing.T) {
 		return true
 	}, func() string { return "a certificate of a registered authority is refused" })
 	refusal(t, "a certificate for another device", with("ca1", certificate(t, "ca2", &authority)))
-	refusal(t, "one of another authority of that name", func() mqttclient.Options { a := certificate(t, "authority", nil); return with("ca1", certificate(t, "ca1", &a)) }())
+	refusal(t, "one of another authority of that name", func() mqttclient.Options {
+		a := certificate(t, "authority", nil)
+		return with("ca1", certificate(t, "ca1", &a))
+	}())
 }
 
 // Tokens run out, a second connection ends the first, and what is not of the

@@ -292,7 +292,9 @@ func TestAzureTwinAndShadowWriters(t *testing.T) {
 		}
 		last := v.Properties.Desired.Version
 		weirtest.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return uint64(len(told[id])) >= last-1 },
-			func() string { return fmt.Sprintf("%s: the device was told of %d of %d changes", id, len(told[id]), last-1) })
+			func() string {
+				return fmt.Sprintf("%s: the device was told of %d of %d changes", id, len(told[id]), last-1)
+			})
 		for n, version := range told[id] {
 			if version != strconv.Itoa(n+2) {
 				t.Errorf("%s: the device was told of version %s as number %d", id, version, n+2)

@@ -12,7 +12,9 @@ func TestSectionsModel(t *testing.T) {
 	write := func(name string, expected uint64, at int64, o Outcome, view Sections) porcupine.Operation {
 		return porcupine.Operation{ClientId: int(at), Input: change{write: name, expected: expected}, Call: at, Output: seen{o, view}, Return: at + 1}
 	}
-	whole := func(n uint64) Sections { return Sections{Version: n, Reported: Part{Write: Unseen}, Desired: Part{Write: Unseen}} }
+	whole := func(n uint64) Sections {
+		return Sections{Version: n, Reported: Part{Write: Unseen}, Desired: Part{Write: Unseen}}
+	}
 	read := func(at int64, view Sections) porcupine.Operation {
 		return porcupine.Operation{ClientId: int(at), Input: change{}, Call: at, Output: seen{Accepted, view}, Return: at + 1}
 	}
