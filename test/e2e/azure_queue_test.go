@@ -25,7 +25,7 @@ func (h *hub) send(body string, header ...string) {
 // inbox is a device that notes what it is sent.
 type inbox struct {
 	*mqttclient.Client
-	t        *testing.T
+	t        testing.TB
 	messages chan *mqttclient.Message
 }
 
