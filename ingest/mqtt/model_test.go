@@ -8,9 +8,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,11 +22,14 @@ import (
 	"github.com/weir-iot/weir/ingest"
 )
 
-// TestModel drives a gateway with random sequences of what clients do, right and
-// wrong, and holds what they see against a small model. WEIR_MODEL_STEPS is how
-// many steps are taken in all, WEIR_MODEL_SEED the seed of the first world;
-// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of it, to look at a part of
-// a failure.
+// TestModel drives gateways with random sequences of what clients do, right and
+// wrong, and holds what they see against a small model. A world is a gateway with
+// limits, log and clients of its own, and a seed for all that happens to it.
+//
+// WEIR_MODEL_STEPS is how many steps are taken in all, WEIR_MODEL_SEED the seed of
+// the first world; without them a few worlds are tried, some of them new ones.
+// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of a world, to look at a part
+// of a failure.
 func TestModel(t *testing.T) {
 	number := func(name string, otherwise uint64) uint64 {
 		if n, err := strconv.ParseUint(os.Getenv(name), 10, 64); err == nil {
@@ -31,35 +37,73 @@ func TestModel(t *testing.T) {
 		}
 		return otherwise
 	}
-	const world = 1000
-	steps := number("WEIR_MODEL_STEPS", 0)
-	if steps == 0 {
-		t.Skip("WEIR_MODEL_STEPS is not set: sequences with restarts and retained messages in flight are not yet told apart by the model")
-	}
-	seed := number("WEIR_MODEL_SEED", 1)
-	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", world)
-	began := time.Now()
-	for done := uint64(0); done < steps; done += to - from {
-		if at, trace, err := runModel(t, seed, from, to); err != nil {
-			// The largest prefix without which it fails too. What depends on timing
-			// may not show again.
-			start := from
-			patience := time.Now().Add(time.Minute)
-			for cut := (at - from) / 2; cut > 0; cut /= 2 {
-				for start+cut < at && time.Now().Before(patience) {
-					end, shorter, again := runModel(t, seed, start+cut, at)
-					if again == nil {
-						break
-					}
-					start, trace, err, at = start+cut, shorter, again, end
-				}
+	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", modelWorld)
+	seeds := make(chan uint64)
+	failed := make(chan struct{})
+	go func() {
+		defer close(seeds)
+		for _, seed := range modelSeeds(number("WEIR_MODEL_STEPS", 0)/(to-from), number("WEIR_MODEL_SEED", 0)) {
+			select {
+			case seeds <- seed:
+			case <-failed:
+				return
 			}
-			t.Fatalf("%v\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
-				err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 		}
-		seed++
+	}()
+	began, worlds := time.Now(), atomic.Uint64{}
+	var once sync.Once
+	var running sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		running.Go(func() {
+			for seed := range seeds {
+				if err := modelFailure(t, seed, from, to); err != nil {
+					t.Error(err)
+					once.Do(func() { close(failed) })
+				}
+				worlds.Add(1)
+			}
+		})
 	}
-	t.Logf("%d steps in %v, 0 divergences; the last world had seed %d", steps, time.Since(began).Round(time.Second), seed-1)
+	running.Wait()
+	if !t.Failed() {
+		t.Logf("%d steps in %v, 0 divergences", worlds.Load()*(to-from), time.Since(began).Round(time.Second))
+	}
+}
+
+const modelWorld = 1000 // steps
+
+// modelSeeds returns those of so many worlds, from first on; of a few, without.
+func modelSeeds(worlds, first uint64) (seeds []uint64) {
+	if worlds == 0 && first == 0 {
+		return []uint64{1, 2, rand.Uint64() >> 16, rand.Uint64() >> 16}
+	}
+	for i := range max(worlds, 1) {
+		seeds = append(seeds, first+i)
+	}
+	return seeds
+}
+
+// modelFailure takes the steps of a world, and of one that fails it tells the
+// least: the largest prefix is left out without which it fails too. What depends
+// on timing may not show again.
+func modelFailure(t *testing.T, seed, from, to uint64) error {
+	at, trace, err := runModel(t, seed, from, to)
+	if err == nil {
+		return nil
+	}
+	start := from
+	patience := time.Now().Add(time.Minute)
+	for cut := (at - from) / 2; cut > 0; cut /= 2 {
+		for start+cut < at && time.Now().Before(patience) {
+			end, shorter, again := runModel(t, seed, start+cut, at)
+			if again == nil {
+				break
+			}
+			start, trace, err, at = start+cut, shorter, again, end
+		}
+	}
+	return fmt.Errorf("%w\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
+		err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 }
 
 // diverged is what the gateway and the model do not agree on.
@@ -148,7 +192,11 @@ type modelMessage struct {
 	flags    [2]bool            // the retain flags it may have
 	filter   string             // retained: the subscription it is for
 	optional bool               // may not come
-	loose    bool               // flags and QoS are not held against it
+	loose    bool               // its QoS is not held against it
+	anyFlag  bool               // the retain flag is not held against it
+	either   bool               // a retained one, or a live one with the same payload
+	retained bool               // the flag it came with
+	ending   bool               // published while the gateway ends: clients may be gone
 	pid      uint16             // on this connection; 0: not sent on it
 	seen     bool               // came on a connection
 	maybe    bool               // may have been sent on an earlier connection
@@ -182,6 +230,7 @@ type modelClient struct {
 	live    [2][]*modelMessage // QoS 1 by partition
 	zero    [2][]*modelMessage // QoS 0
 	ret     []*modelMessage    // retained
+	owed    []*modelMessage    // sent to it by groups that have ended
 	in      map[uint16]string  // aliases of the server's
 	aliases int                // how many it may use
 	out     map[uint16]string  // aliases of the client's
@@ -334,9 +383,13 @@ func (w *world) fan(m *modelMessage) {
 		}
 		if out.qos = min(m.qos, best); out.qos == 1 {
 			c.live[m.part] = append(c.live[m.part], &out)
-		} else if c.p != nil || m.taker == c {
-			out.optional = m.taker == c
-			c.zero[m.part] = append(c.zero[m.part], &out)
+			continue
+		}
+		// A client that comes back while it is being handed out may get it.
+		out.optional = c.p == nil || m.taker == c || m.ending
+		c.zero[m.part] = append(c.zero[m.part], &out)
+		if c.p == nil && len(c.zero[m.part]) > 100 {
+			c.zero[m.part] = c.zero[m.part][1:]
 		}
 	}
 	for _, g := range w.groups {
@@ -351,15 +404,14 @@ func (w *world) fan(m *modelMessage) {
 // packet reads one packet; those that are no answer are dealt with.
 func (c *modelClient) packet() (h byte, body []byte, err error) {
 	h, body, err = c.p.read()
-	if os.Getenv("WEIR_MODEL_WIRE") != "" {
-		c.w.say(c, "    < %x % x %v", h, body, err)
-	}
 	if err != nil {
 		return 0, nil, err
 	}
 	switch h >> 4 {
 	case packets.Publish:
-		c.delivered(c.p.parse(h, body))
+		d := c.p.parse(h, body)
+		c.w.say(c, "    < %v dup %v packet id %d", d, d.dup, d.pid)
+		c.delivered(d)
 	case packets.Puback:
 		c.acked = append(c.acked, body...)
 	}
@@ -391,6 +443,7 @@ func (c *modelClient) sync() {
 		c.live[p] = slices.DeleteFunc(c.live[p], gone)
 	}
 	c.ret = slices.DeleteFunc(c.ret, gone)
+	c.owed = slices.DeleteFunc(c.owed, gone)
 	for _, g := range c.w.groups {
 		g.pending = slices.DeleteFunc(g.pending, func(m *modelMessage) bool { return m.holder == c && m.acking })
 	}
@@ -434,6 +487,7 @@ func (c *modelClient) sentNow() (out []*modelMessage) {
 		add(c.live[p])
 	}
 	add(c.ret)
+	add(c.owed)
 	for _, g := range c.w.sortedGroups() {
 		for _, m := range g.pending {
 			if m.holder == c && m.pid != 0 && !m.acking {
@@ -519,19 +573,19 @@ func (c *modelClient) delivered(d delivery) {
 		w.fail(c, "%v, want QoS %d", d, m.qos)
 	}
 	if list != &c.ret {
-		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.flags[flag] && !m.loose && !m.maybe && len(m.by) == 1 {
+		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.either && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
 			w.fail(c, "%v: the retain flag", d)
 		}
-		if !inOrder(*list, m) {
+		if !m.either && !inOrder(*list, m) {
 			w.fail(c, "%v comes before what was published before it: %+v", d, *list)
 		}
-		if d.dup && !m.maybe && !m.loose {
+		if d.dup && !m.maybe && !m.either {
 			w.fail(c, "%v has DUP and is new", d)
 		}
-		if !d.dup && m.seen && d.qos > 0 && !m.loose {
+		if !d.dup && m.seen && d.qos > 0 && !m.either {
 			w.fail(c, "%v comes again without DUP", d)
 		}
-		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.loose && d.dup {
+		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.either && d.dup {
 			w.fail(c, "%v comes again with packet id %d, had %d", d, d.pid, m.oldPid)
 		}
 	}
@@ -539,29 +593,40 @@ func (c *modelClient) delivered(d delivery) {
 		*list = slices.DeleteFunc(*list, func(o *modelMessage) bool { return o == m })
 		return
 	}
-	m.pid, m.seen = d.pid, true
+	m.pid, m.seen, m.retained = d.pid, true, d.retain
 }
 
 // find looks for the message a delivery is.
 func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) {
+	all := []*[]*modelMessage{&c.live[0], &c.live[1], &c.ret}
+	for _, l := range all {
+		for _, m := range *l { // once more, as its packet id tells
+			if d.dup && m.pid == 0 && m.oldPid == d.pid && m.topic == d.topic && m.payload == d.payload {
+				return l, m
+			}
+		}
+	}
 	var lists []*[]*modelMessage
 	var found []*modelMessage
 	look := func(l *[]*modelMessage) {
-		list := *l
-		if l == &c.ret { // those that must come first
-			list = slices.Clone(list)
-			slices.SortStableFunc(list, func(a, b *modelMessage) int {
-				return map[bool]int{true: 1}[a.optional] - map[bool]int{true: 1}[b.optional]
-			})
-		}
-		for _, m := range list {
-			if m.pid == 0 && m.topic == d.topic && m.payload == d.payload && (m.qos == d.qos || m.loose) {
-				if l == &c.ret && !d.retain || l != &c.ret && d.retain && !m.flags[1] && !m.loose && !m.maybe {
-					continue
-				}
-				lists, found = append(lists, l), append(found, m)
-				return
+		var best *modelMessage
+		for _, m := range *l {
+			if m.pid != 0 || m.oldPid != 0 || m.topic != d.topic || m.payload != d.payload || m.qos != d.qos && !m.loose {
+				continue
 			}
+			if l == &c.ret && !d.retain && !m.either || l != &c.ret && d.retain && !m.flags[1] && !m.either && !m.anyFlag {
+				continue
+			}
+			if best == nil || best.qos != d.qos {
+				best = m
+			}
+			if m.qos == d.qos && !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
+				best = m
+				break
+			}
+		}
+		if best != nil {
+			lists, found = append(lists, l), append(found, best)
 		}
 	}
 	for p := range c.live {
@@ -575,7 +640,12 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 	if len(found) > 1 { // which of them it is cannot be told
 		optional := slices.ContainsFunc(found, func(m *modelMessage) bool { return m.optional })
 		for _, m := range found {
-			m.loose, m.optional = true, optional
+			m.optional = optional
+		}
+		for _, l := range all {
+			for _, m := range *l {
+				m.either = m.either || m.topic == d.topic && m.payload == d.payload
+			}
 		}
 		// A live message that is not due is not it.
 		for i := range found {
@@ -593,7 +663,7 @@ func inOrder(list []*modelMessage, m *modelMessage) bool {
 		if o == m {
 			return true
 		}
-		if o.pid == 0 && !o.optional && !o.acking {
+		if o.pid == 0 && !o.optional && !o.acking && !o.either {
 			return false
 		}
 	}
@@ -633,8 +703,12 @@ func (c *modelClient) deliveredShared(d delivery) {
 func (c *modelClient) away(keeps bool) {
 	c.p.nc.Close()
 	c.p = nil
-	c.zero = [2][]*modelMessage{}
-	c.acked = nil
+	for p := range c.zero {
+		for _, m := range c.zero[p] {
+			m.optional = true // may be handed out late, when it is back
+		}
+	}
+	c.acked, c.owed = nil, nil
 	lost := func(m *modelMessage) {
 		if m.pid != 0 {
 			m.oldPid = m.pid
@@ -679,8 +753,14 @@ func (c *modelClient) leaveGroup(filter string) {
 	if g == nil {
 		return
 	}
-	if delete(g.members, c); len(g.members) == 0 {
-		delete(c.w.groups, filter)
+	if delete(g.members, c); len(g.members) > 0 {
+		return
+	}
+	delete(c.w.groups, filter)
+	for _, m := range g.pending {
+		if m.holder != nil {
+			m.holder.owed = append(m.holder.owed, m)
+		}
 	}
 }
 
@@ -777,13 +857,12 @@ func (c *modelClient) begin(keeps bool, window, aliases int) {
 	}
 	c.session, c.keeps, c.window, c.aliases = true, keeps, window, aliases
 	c.in, c.out = map[uint16]string{}, map[uint16]string{}
-	// A retained message that was under way comes as it is retained now.
+	// A retained message that was under way does not come where another one is
+	// retained now; one that waited comes as that.
 	var more []*modelMessage
-	seen := map[string]bool{}
 	for _, m := range c.ret {
-		m.loose = true
 		now := c.w.retained[m.topic]
-		if now == nil || now.payload != m.payload || m.qos == 0 || seen[m.topic] {
+		if now == nil || now.payload != m.payload || m.qos == 0 {
 			m.optional = true
 		}
 		if now != nil && now.payload != m.payload {
@@ -791,7 +870,6 @@ func (c *modelClient) begin(keeps bool, window, aliases int) {
 			other.optional, other.loose, other.filter, other.qos = true, true, m.filter, 1
 			more = append(more, &other)
 		}
-		seen[m.topic] = true
 	}
 	c.ret = append(c.ret, more...)
 }
@@ -851,6 +929,9 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 		w.pull(c, wills...)
 		return
 	}
+	// What comes to the client itself may come before the answer.
+	w.await(m)
+	w.pull(c, m)
 	if m.qos == 1 {
 		for len(c.acked) == 0 {
 			if _, _, err := c.packet(); err != nil {
@@ -861,17 +942,12 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 			w.fail(c, "PUBACK % x, want %d", c.acked, c.pid)
 		}
 		c.acked = nil
-		w.pull(c, m)
 		return
 	}
-	// What comes to the client itself may come before the PINGRESP.
-	c.p.send([]byte{packets.Pingreq << 4, 0})
-	w.await(m)
-	w.pull(c, m)
-	c.until(packets.Pingresp)
+	c.sync()
 }
 
-// await waits until a message of QoS 0 is on the log.
+// await waits until a message is on the log.
 func (w *world) await(m *modelMessage) {
 	eventually(w.t, "on the log: "+m.payload, func() bool {
 		for p := range w.log.parts {
@@ -975,6 +1051,7 @@ func (c *modelClient) acknowledge(rnd *rand.Rand) {
 		if rnd.IntN(4) == 0 {
 			i = rnd.IntN(len(now))
 		}
+		c.w.say(c, "    > PUBACK %d", now[i].pid)
 		c.p.ack(now[i].pid)
 		now[i].acking = true
 		now = slices.Delete(now, i, i+1)
@@ -1062,23 +1139,23 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 		}
 		c.subs[s.filter] = s
 		if old != nil {
-			// What is under way is not lost where a subscription is replaced; what
-			// was not sent yet may be, where it asks for less.
+			// Nothing is lost where a subscription is replaced; what is sent again has
+			// the retain flag of the new one.
 			for p := range c.live {
 				for _, m := range c.live[p] {
 					if m.by[old] {
 						delete(m.by, old)
-						m.by[s], m.loose = true, true
-						m.optional = m.optional || old.qos > s.qos && m.pid == 0 && m.oldPid == 0
+						m.by[s] = true
+						m.anyFlag = m.anyFlag || old.rap != s.rap
 					}
-				}
-				for _, m := range c.zero[p] {
-					m.loose = m.loose || m.by[old]
 				}
 			}
 		}
 		if handling[i] == 0 || handling[i] == 1 && old == nil {
-			c.ret = slices.DeleteFunc(c.ret, func(m *modelMessage) bool { return m.filter == s.filter && m.pid == 0 && !m.acking })
+			c.ret = slices.DeleteFunc(c.ret, func(m *modelMessage) bool {
+				m.optional = m.optional || m.filter == s.filter && m.oldPid == 0 && m.maybe
+				return m.filter == s.filter && m.pid == 0 && !m.maybe
+			})
 			if w.limits.RetainedOnWildcard || !strings.ContainsAny(s.filter, "+#") {
 				for name, m := range w.retained {
 					if w.match(s.filter, name) {
@@ -1090,7 +1167,7 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 			}
 		} else if old != nil {
 			for _, m := range c.ret {
-				m.loose = m.loose || m.filter == s.filter
+				m.loose = m.loose || m.filter == s.filter && old.qos != s.qos
 			}
 		}
 	}
@@ -1117,9 +1194,6 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 	}
 	delete(c.subs, filter)
 	if strings.HasPrefix(filter, "$share/") {
-		for _, m := range c.w.groups[filter].pending {
-			m.loose = true // may be on its way
-		}
 		c.leaveGroup(filter)
 		return
 	}
@@ -1130,7 +1204,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 				if delete(m.by, s); len(m.by) == 0 {
 					m.optional = true
 				}
-				m.loose = true
+				m.anyFlag = true
 			}
 		}
 	}
@@ -1148,7 +1222,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 // drain lets all that are connected acknowledge what they get until nothing is
 // left that must come.
 func (w *world) drain() {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		left, what := 0, ""
 		for _, c := range w.clients {
@@ -1157,6 +1231,7 @@ func (w *world) drain() {
 			}
 			c.sync()
 			for _, m := range c.sentNow() {
+				w.say(c, "    > PUBACK %d", m.pid)
 				c.p.ack(m.pid)
 				m.acking = true
 			}
@@ -1199,6 +1274,15 @@ func (w *world) drain() {
 				g.mu.Unlock()
 			}
 			w.r.s.routes.mu.RUnlock()
+			w.r.s.mu.Lock()
+			for id, c := range w.r.s.clients {
+				s := c.sess
+				s.mu.Lock()
+				what += fmt.Sprintf("\n%s: places %+v, flights %d to %d of %d, %d queued, %d retained, %d late, %d parked, replaced %d",
+					id, s.places, s.flightHead, s.flightTail, s.window, len(s.queue), len(s.retained), len(s.late), s.parked, len(s.replaced))
+				s.mu.Unlock()
+			}
+			w.r.s.mu.Unlock()
 			panic(diverged(fmt.Sprintf("%d messages do not come: %s", left, what)))
 		}
 		time.Sleep(200 * time.Microsecond)
@@ -1214,18 +1298,18 @@ func (w *world) restart(c *modelClient) {
 		if c.p == nil {
 			continue
 		}
-		c.ended(codeShuttingDown)
 		for _, m := range c.lost() {
-			m.optional, m.maybe = true, true
+			m.ending = true
 			wills = append(wills, m)
 		}
 	}
+	w.pull(c, wills...) // who ends later may be sent those of who ended before
 	for _, c := range w.clients {
 		if c.p != nil {
+			c.ended(codeShuttingDown)
 			c.away(c.keeps)
 		}
 	}
-	w.pull(c, wills...)
 	w.start()
 }
 

@@ -51,10 +51,12 @@ type node struct {
 	ready  chan struct{}          // closed then
 	ended  bool                   // others are not answered any more
 
-	published []*client     // their wills are on the log, and to be cleared
-	wake      chan struct{} // one token: there are some
+	publishing map[string]struct{} // clients whose stored wills this gateway is publishing
 
 	answers sync.WaitGroup
+
+	hearing sync.Mutex // held while a frame of another gateway is taken; guards deaf
+	deaf    bool
 }
 
 // lease is when a gateway's heartbeat last changed, by this one's own clock, so
@@ -73,7 +75,7 @@ func newNode(s *Server, o *Options) *node {
 	n := &node{
 		s: s, id: hex.EncodeToString(b[:]), bucket: o.Leases, nc: o.Conn, ttl: o.LeaseTTL,
 		peers: map[string]lease{}, wills: map[string]*storedWill{}, ready: make(chan struct{}),
-		wake: make(chan struct{}, 1),
+		publishing: map[string]struct{}{},
 	}
 	if n.ttl <= 0 {
 		n.ttl = leaseTTL
@@ -123,9 +125,13 @@ func (n *node) begin(ctx, until context.Context, wg *sync.WaitGroup) error {
 		if err != nil {
 			return fmt.Errorf("mqtt: service %s: %w", gatewayService, err)
 		}
+		frames, err := n.nc.Subscribe(shareSubject+n.id, n.hear)
+		if err != nil {
+			return fmt.Errorf("mqtt: shared subscriptions: %w", err)
+		}
 		wg.Go(func() {
 			n.beats(until)
-			if err := svc.Stop(); err != nil {
+			if err := errors.Join(svc.Stop(), frames.Unsubscribe()); err != nil {
 				n.s.logger.Debug("the gateway's service", "error", err)
 			}
 			n.mu.Lock()
@@ -265,6 +271,7 @@ func (n *node) recall(ctx context.Context) {
 		}
 	}
 	n.s.mu.Unlock()
+	n.s.tendAll(true)
 	ctx, cancel := context.WithTimeout(ctx, 2*n.ttl)
 	defer cancel()
 	for _, peer := range n.others() {

@@ -18,7 +18,6 @@ import (
 	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/kv"
-	"github.com/weir-iot/weir/internal/seal"
 	"github.com/weir-iot/weir/shadow"
 )
 
@@ -32,17 +31,13 @@ func (s *Server) openAzure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	box, err := seal.Open(filepath.Join(s.dataDir, "seal.key"))
-	if err != nil {
-		return err
-	}
 	s.endpoints.AzureFile = filepath.Join(s.dataDir, AzureFile)
 	policies, err := openAzurePolicies(s.endpoints.AzureFile)
 	if err != nil {
 		return err
 	}
 	s.azure, err = azure.New(azure.Options{
-		Bucket: b, Sealer: box, Policies: policies, Hosts: slices.Concat(s.cfg.TLS.Names, []string{"localhost", "127.0.0.1", "::1"}),
+		Bucket: b, Sealer: s.box, Policies: policies, Hosts: slices.Concat(s.cfg.TLS.Names, []string{"localhost", "127.0.0.1", "::1"}),
 		Twins: twins{s}, Log: s.log, Retention: s.cfg.Events.MaxAge, Issued: s.azureIssued,
 		Conn: s.services.conn(), Others: func() int { return s.gateway.Others() }, First: func() bool { return s.gateway.First() },
 		Logger: s.logger.With("room", "azure"), Now: s.now,
