@@ -45,13 +45,10 @@ func (b *logbook) add(l LogLine) {
 	l.n = b.count
 	b.lines = append(b.lines, l)
 	b.size += len(l.Text)
-	drop := 0
-	for len(b.lines)-drop > manyLines || b.size > maxLines {
-		b.size -= len(b.lines[drop].Text)
-		drop++
-	}
-	if drop > 0 {
-		b.lines = append(b.lines[:0:0], b.lines[drop:]...)
+	for len(b.lines) > manyLines || b.size > maxLines {
+		b.size -= len(b.lines[0].Text)
+		b.lines[0] = LogLine{}
+		b.lines = b.lines[1:] // append copies what is left, once in a while
 	}
 	close(b.more)
 	b.more = make(chan struct{})
@@ -67,6 +64,37 @@ func clip(s string) string {
 		n--
 	}
 	return s[:n] + "…"
+}
+
+// after returns the newest last lines (negative: all there are) behind the line
+// numbered n, and the number of the newest; with wait, as soon as there is one or
+// ctx ends. A number of another process's log counts as none.
+func (b *logbook) after(ctx context.Context, n uint64, last int, wait bool) ([]LogLine, uint64) {
+	for {
+		b.mu.Lock()
+		if n > b.count {
+			n = 0
+		}
+		lines := []LogLine{}
+		for _, l := range b.lines {
+			if l.n > n {
+				lines = append(lines, l)
+			}
+		}
+		newest, more := b.count, b.more
+		b.mu.Unlock()
+		if len(lines) > 0 || !wait {
+			if last >= 0 && len(lines) > last {
+				lines = lines[len(lines)-last:]
+			}
+			return lines, newest
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return lines, newest
+		}
+	}
 }
 
 // read calls fn for the newest last lines (negative: all there are), then with

@@ -113,6 +113,7 @@ type entry struct {
 func (s *Server) serve(nc net.Conn, e entry) {
 	kind := e.kind
 	c := &client{s: s, listener: kind, done: make(chan struct{})}
+	c.rate.publishes.rate, c.rate.bytes.rate = float64(s.rates.Publishes), float64(s.rates.Bytes)
 	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
 	c.ip = c.remote.Addr().String()
@@ -131,7 +132,6 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	s.waiting[nc] = struct{}{}
 	s.mu.Unlock()
-	defer c.cancel()
 
 	c.out = newOutbox(nc, &s.wg, s.safety.PendingBytes/2)
 	c.conn = c.out
@@ -140,11 +140,6 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
-	defer func() {
-		if p := c.principal; p != nil && p.Ended != nil {
-			p.Ended()
-		}
-	}()
 	f, failed := c.establish(e)
 	c.identified(failed)
 	s.mu.Lock()
@@ -152,24 +147,43 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	s.mu.Unlock()
 	if f != nil {
 		s.m.connects.WithLabelValues(f.word).Inc()
-		s.noise.warn("connection refused", "reason", f.text, "listener", string(kind), "remote", c.remote.String(), "clientId", c.id)
+		c.warn("connection refused", "reason", f.text, "listener", string(kind))
 		if c.answered { // what was never a client is cut at once
 			c.out.finish(s.safety.CloseGrace)
 		}
 		c.out.CloseAfter(s.safety.CloseGrace)
 		close(c.done)
+		c.over()
 		return
 	}
 	s.m.connects.WithLabelValues("accepted").Inc()
 	s.m.connections.Inc()
 	nc.SetDeadline(time.Time{})
 	c.accepted.Store(true)
+	c.debug("connected", "listener", string(kind))
 	c.tellConnected()
 	if c.dialect != nil {
 		c.dialect.Opened(&Link{c})
 	}
-	err := c.loop()
-	c.leave(err)
+	live := func() {
+		c.leave(c.loop())
+		c.over()
+	}
+	if e.config == nil {
+		live()
+		return
+	}
+	// The handshake has grown the stack of this goroutine, and most connections
+	// are silent most of the time: they get a small one to be so with.
+	s.wg.Go(live)
+}
+
+// over is the last of a connection's life.
+func (c *client) over() {
+	if p := c.principal; p != nil && p.Ended != nil {
+		p.Ended()
+	}
+	c.cancel()
 }
 
 // identified takes the connection out of those whose client has not said who it
@@ -189,8 +203,14 @@ func (c *client) establish(e entry) (f *fault, failed bool) {
 		told = *e.known
 	}
 	if e.config != nil {
-		tc := tls.Server(c.out, e.config)
-		if err := tc.HandshakeContext(c.ctx); err != nil {
+		turn := &turnConn{Conn: c.out, turns: &c.s.handshakes}
+		tc := tls.Server(turn, e.config)
+		turn.begin()
+		// Its time begins with its turn.
+		c.out.SetDeadline(time.Now().Add(c.s.safety.ConnectTimeout))
+		err := tc.HandshakeContext(c.ctx)
+		turn.end()
+		if err != nil {
 			return connectFault(err, "tls"), false
 		}
 		st := tc.ConnectionState()
@@ -331,6 +351,8 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	case s.sessions.bucket == nil:
 	case c.v5:
 		c.expiry = s.sessionExpiry(pk.Properties.SessionExpiryInterval)
+	case !p.Clean && c.dialect != nil:
+		c.expiry = s.retention // the dialect says how long its messages are worth being sent
 	case !p.Clean:
 		c.expiry = min(s.limits.SessionExpiry, s.retention)
 	}
@@ -595,9 +617,9 @@ func (c *client) leave(err error) {
 	f = c.why.Load()
 	c.s.m.closed.WithLabelValues(f.word).Inc()
 	if f.code >= codeUnspecified && f.code != codeShuttingDown { // which is told once, for all
-		c.s.noise.warn("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
+		c.warn("connection ended", "reason", f.text)
 	} else {
-		c.s.logger.Debug("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
+		c.debug("connection ended", "reason", f.text)
 	}
 	c.countPublishes()
 	c.closeSession()
@@ -605,7 +627,7 @@ func (c *client) leave(err error) {
 	c.publishWill(f)
 	c.tellDisconnected(f)
 	if c.dialect != nil {
-		c.dialect.Closed()
+		c.dialect.Closed(disconnectReason(f))
 	}
 	c.s.mu.Lock()
 	c.s.departed.put(c.key, c.s.now(), disconnectReason(f))
@@ -626,9 +648,16 @@ func (c *client) leave(err error) {
 }
 
 func (s *Server) runContext() context.Context {
+	ctx, _ := s.runState()
+	return ctx
+}
+
+// runState returns a context that ends when everything else has, and whether the
+// server still takes on something new.
+func (s *Server) runState() (ctx context.Context, running bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ctx
+	return s.ctx, s.running
 }
 
 // loop reads packets until the connection ends. A *fault says why, any other
@@ -676,8 +705,7 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
-		if n := c.s.rates.Bytes; n > 0 {
-			c.rate.bytes.rate = float64(n)
+		if c.s.rates.Bytes > 0 {
 			if wait := c.rate.bytes.take(len(body)+2, c.s.now()); wait > 0 && !c.delay(wait) {
 				return errEnded
 			}
@@ -690,7 +718,7 @@ func (c *client) loop() error {
 func (c *client) delay(wait time.Duration) bool {
 	if !c.delayed {
 		c.delayed = true // once a connection
-		c.s.noise.warn("a connection is slowed down", "reason", "more bytes than a second allows", "clientId", c.id)
+		c.warn("a connection is slowed down", "reason", "more bytes than a second allows")
 	}
 	c.s.m.violations.WithLabelValues("byte_rate").Inc()
 	c.sess.mu.Lock()

@@ -118,6 +118,9 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 	members := map[topic.Filter][]string{}
 	err := st.bucket.Scan(ctx, "", func(e kv.Entry) error {
 		if key, ok := strings.CutPrefix(e.Key, shareKey); ok {
+			if s.node.shared() {
+				return nil // whose first member it gets will read it
+			}
 			r, err := decodeShare(e.Value, len(s.routed))
 			if err != nil {
 				s.logger.Error("a stored shared subscription cannot be read; it begins anew", "filter", key, "error", err)
@@ -146,7 +149,7 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 		}
 		st.stored[e.Key] = stored{until: r.left.Add(r.expiry)}
 		for _, sub := range r.subs {
-			if _, shared := sub.parseShare(); !shared {
+			if _, shared := sub.parseShare(); !shared || s.node.shared() {
 				continue
 			}
 			members[sub.filter] = append(members[sub.filter], e.Key)
@@ -219,6 +222,9 @@ func (s *Server) keep(ctx context.Context) {
 		if due && now.Sub(moved) >= sessionsMove {
 			moved = now
 			s.moveAll()
+			if s.node.shared() {
+				s.tendAll(true)
+			}
 		}
 		s.saveSessions(ctx, due, now)
 		if due && now.Sub(expired) >= sessionsExpire {
@@ -344,6 +350,9 @@ func (b *batch) commit(ctx context.Context) {
 			g.changed()
 			g.mu.Unlock()
 		}
+	}
+	for _, g := range b.shares {
+		g.released()
 	}
 	for _, o := range b.orders {
 		o.done <- lostOf(err, o.key)

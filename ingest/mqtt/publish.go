@@ -57,11 +57,8 @@ func (c *client) onPublish(h byte, body []byte) error {
 	if p.retain && len(p.payload) > 0 && !c.s.retainedRoom(n.topic, len(p.payload)+len(p.props)) {
 		return c.deny(p, c.violation("retained_bytes", codeQuota, "the retained messages take too much memory"))
 	}
-	if n := c.s.rates.Publishes; n > 0 {
-		c.rate.publishes.rate = float64(n)
-		if !c.rate.publishes.try(c.s.now()) {
-			return c.overRate(p)
-		}
+	if c.s.rates.Publishes > 0 && !c.rate.publishes.try(c.s.now()) {
+		return c.overRate(p)
 	}
 	if private {
 		return c.call(n.topic, p)
@@ -84,6 +81,9 @@ func (c *client) toLog(p *publish, n topic.Name, properties *event.Properties, r
 		}
 	}
 	c.counted[p.qos]++
+	if c.debugs() {
+		c.debug("publish", "topic", string(n), "qos", p.qos, "bytes", len(p.payload))
+	}
 	if err := c.s.log.Append(c.ctx, e, c.sess, token); err != nil {
 		if c.ctx.Err() != nil {
 			return errEnded
@@ -118,7 +118,7 @@ func (c *client) overRate(p *publish) error {
 	if c.v5 && p.qos > 0 {
 		return c.deny(p, f)
 	}
-	c.s.noise.warn("publish not taken", "reason", f.text, "clientId", c.id, "topic", string(p.topic))
+	c.warn("publish not taken", "reason", f.text, "topic", string(p.topic))
 	return nil
 }
 
@@ -129,7 +129,7 @@ func (c *client) deny(p *publish, f *fault) error {
 		return f
 	}
 	if f.word != "denied" { // that has been told, with the reason
-		c.s.noise.warn("publish denied", "reason", f.text, "clientId", c.id, "topic", string(p.topic))
+		c.warn("publish denied", "reason", f.text, "topic", string(p.topic))
 	}
 	token, full := c.sess.reserve(p.pid)
 	if full != nil {

@@ -62,10 +62,11 @@ func (c *client) join() {
 			continue
 		}
 		c.s.routes.trie.Add(sub.filter, sub)
+		s.rewind(sub)
 	}
 	s.resendRetained()
 	for p := range s.places {
-		if !s.caughtUp(p) {
+		if s.places[p].ride == nil && !s.caughtUp(p) {
 			s.ride(p)
 		}
 	}

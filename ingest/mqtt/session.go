@@ -228,6 +228,9 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 
 // may asks for the delivery. The caller holds s.mu.
 func (s *session) may(e *event.Event) bool {
+	if d := s.c.dialect; d != nil && !d.Wants(e) {
+		return false
+	}
 	return s.c.s.may(s.c.principal, auth.Receive, string(e.Topic))
 }
 
@@ -285,6 +288,9 @@ const duplicate = 1 << 3
 func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained bool) {
 	e := x.e
 	at, pid, ok := s.put(x, qos, retain, ids)
+	if ok && qos == 0 && s.c.dialect != nil {
+		s.c.dialect.Settled(e, false)
+	}
 	if !ok || qos == 0 {
 		return
 	}

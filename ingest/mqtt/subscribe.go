@@ -53,6 +53,7 @@ func (c *client) onSubscribe(body []byte) error {
 			topics = append(topics, string(sub.filter))
 		}
 	}
+	c.debug("subscribed", "filters", topics)
 	c.tellSubscriptions("subscribed", topics)
 	return nil
 }
@@ -100,7 +101,7 @@ func (c *client) filter(o *packets.Subscription) (topic.Filter, byte, *fault) {
 // limited notes a filter that is refused because a limit was exceeded.
 func (c *client) limited(limit, text string) {
 	c.s.m.violations.WithLabelValues(limit).Inc()
-	c.s.noise.warn("subscription refused", "reason", text, "clientId", c.id)
+	c.warn("subscription refused", "reason", text)
 }
 
 // subscribe puts the subscriptions in force and writes the SUBACK, at one
@@ -108,7 +109,10 @@ func (c *client) limited(limit, text string) {
 // SUBACK, nothing behind it is missed.
 func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	s := c.sess
-	if s.savePending(c.admit(subs, codes)) != nil {
+	admitted := c.admit(subs, codes)
+	release, held := c.holdShares(subs)
+	defer release()
+	if !held || s.savePending(admitted) != nil {
 		for i := range subs {
 			if subs[i] != nil {
 				subs[i], codes[i] = nil, codeUnspecified
@@ -145,6 +149,7 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 				s.leaveGhost(old)
 			}
 		}
+		s.rewind(sub)
 		if s.subs == nil {
 			s.subs = make(map[topic.Filter]*subscription, len(subs))
 		}
@@ -252,6 +257,7 @@ func (c *client) onUnsubscribe(body []byte) error {
 	}
 	c.unsubscribe(&pk, unsaved)
 	if !unsaved {
+		c.debug("unsubscribed", "filters", topics)
 		c.tellSubscriptions("unsubscribed", topics)
 	}
 	return nil

@@ -208,6 +208,9 @@ func (s *Server) adoptSessions(ctx context.Context) {
 			continue // its client is back, or the next look finds it
 		}
 	}
+	if err := s.sweepShares(ctx); err != nil {
+		s.noise.warn("the shared subscriptions nobody has are not read", "error", err)
+	}
 }
 
 // here reports whether the client is connected to this gateway.

@@ -12,10 +12,12 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"math/big"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
@@ -27,6 +29,7 @@ import (
 type signer struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
+	step func() // before each signature; may be nil
 }
 
 func (s *signer) SignClient(n pkix.Name, key crypto.PublicKey) ([]byte, error) {
@@ -34,6 +37,9 @@ func (s *signer) SignClient(n pkix.Name, key crypto.PublicKey) ([]byte, error) {
 }
 
 func (s *signer) SignClientUntil(n pkix.Name, key crypto.PublicKey, then time.Time) ([]byte, error) {
+	if s.step != nil {
+		s.step()
+	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
 		return nil, err
@@ -41,18 +47,31 @@ func (s *signer) SignClientUntil(n pkix.Name, key crypto.PublicKey, then time.Ti
 	return x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, Subject: n, NotBefore: time.Now().Add(-time.Hour), NotAfter: then}, s.cert, key, s.key)
 }
 
-type noHooks struct{}
+// hook allows everything.
+type hook struct{ step func() }
 
-func (noHooks) Invoke(context.Context, string, []byte) ([]byte, error) { panic("no hook") }
+func (h hook) Invoke(context.Context, string, []byte) ([]byte, error) {
+	h.step()
+	defer h.step()
+	return []byte(`{"allowProvisioning": true, "parameterOverrides": {"Site": "Seattle"}}`), nil
+}
 
 // world is a service over a registry, with a clock of the test's.
 type world struct {
 	*Service
 	r   *registry.Registry
+	who Caller // who asks
 	csr string
 }
 
 func begin(t testing.TB, dir string, clock *atomic.Int64) (_ *world, stop func()) {
+	t.Helper()
+	return beginAt(t, dir, clock, func() {})
+}
+
+// beginAt is begin with step called between any two steps of what the service
+// does.
+func beginAt(t testing.TB, dir string, clock *atomic.Int64, step func()) (_ *world, stop func()) {
 	t.Helper()
 	l, err := eventlog.Open(t.Context(), eventlog.Options{Dir: dir})
 	if err != nil {
@@ -70,14 +89,22 @@ func begin(t testing.TB, dir string, clock *atomic.Int64) (_ *world, stop func()
 		t.Fatal(err)
 	}
 	now := func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
-	w := &world{}
-	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check,
-		CA: &signer{key, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}}, Logger: slog.New(slog.DiscardHandler), Now: now})
+	w := &world{who: Caller{Principal: "claim", ClientID: "device"}}
+	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check, Keys: registry.ECDSAP256,
+		CA: &signer{key, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}, step}, Logger: slog.New(slog.DiscardHandler),
+		// Each change begins by asking what time it is: so changes have steps between
+		// them.
+		Now: func() time.Time { step(); return now() }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { done <- w.r.Run(ctx) }()
-	w.Service, err = New(Options{Registry: w.r, Invoke: noHooks{}, Publish: func(context.Context, *event.Event) error { return nil }, Logger: slog.New(slog.DiscardHandler), Now: now})
+	publish := func(ctx context.Context, e *event.Event) error {
+		step()
+		defer step()
+		return l.Publish(ctx, e)
+	}
+	w.Service, err = New(Options{Registry: w.r, Invoke: hook{step}, Publish: publish, Logger: slog.New(slog.DiscardHandler), Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,13 +126,28 @@ func begin(t testing.TB, dir string, clock *atomic.Int64) (_ *world, stop func()
 	}
 }
 
+func (w *world) template(t testing.TB, name, body string, typ registry.TemplateType, h *registry.Hook) {
+	t.Helper()
+	_, err := w.r.CreateTemplate(t.Context(), registry.CreateTemplate{Name: name, Type: typ, Body: body, Enabled: true, Hook: h, RoleARN: "arn:aws:iam::123456789012:role/r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// register asks for the thing lamp-<name>, where the template is fleet.
+func (w *world) register(t testing.TB, template, token, name string) map[string]any {
+	t.Helper()
+	return w.ask(t, topic.Name("$aws/provisioning-templates/"+template+"/provision/json"),
+		map[string]any{"certificateOwnershipToken": token, "parameters": map[string]string{"ThingName": name, "Serial": "x:1"}})
+}
+
 func (w *world) ask(t testing.TB, n topic.Name, q any) (answer map[string]any) {
 	t.Helper()
 	b, err := json.Marshal(q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, out, err := w.Call(t.Context(), Caller{Principal: "claim", ClientID: "device"}, n, b)
+	_, out, err := w.Call(t.Context(), w.who, n, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,16 +163,12 @@ func TestLapsedClaims(t *testing.T) {
 	var clock atomic.Int64
 	dir := t.TempDir()
 	w, stop := begin(t, dir, &clock)
-	if _, err := w.r.CreateTemplate(t.Context(), registry.CreateTemplate{Name: "fleet", Enabled: true, RoleARN: "arn:aws:iam::123456789012:role/r", Body: fleet}); err != nil {
-		t.Fatal(err)
-	}
+	w.template(t, "fleet", fleet, "", nil)
 	create := func() (id, token string) {
 		a := w.ask(t, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
 		return a["certificateId"].(string), a["certificateOwnershipToken"].(string)
 	}
-	register := func(token string) map[string]any {
-		return w.ask(t, "$aws/provisioning-templates/fleet/provision/json", map[string]any{"certificateOwnershipToken": token, "parameters": map[string]string{"ThingName": "7", "Serial": "x:1"}})
-	}
+	register := func(token string) map[string]any { return w.register(t, "fleet", token, "7") }
 	kept, token := create()
 	if a := register(token); a["thingName"] != "lamp-7" {
 		t.Fatal(a)
@@ -154,26 +192,78 @@ func TestLapsedClaims(t *testing.T) {
 	}
 }
 
+// A claim of CreateProvisioningClaim is for one template and five minutes.
+func TestTemporaryClaim(t *testing.T) {
+	var clock atomic.Int64
+	w, stop := begin(t, t.TempDir(), &clock)
+	defer stop()
+	w.template(t, "fleet", fleet, "", nil)
+	w.template(t, "other", fleet, "", nil)
+	claim, _, err := w.r.CreateProvisioningClaim(t.Context(), "fleet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.who = Caller{Principal: claim.ID, ClientID: "phone"}
+	a := w.ask(t, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
+	token := a["certificateOwnershipToken"].(string)
+	if r := w.register(t, "other", token, "1"); r["errorCode"] != "AccessDenied" {
+		t.Errorf("by another template: %v", r)
+	}
+	if r := w.register(t, "fleet", token, "1"); r["thingName"] != "lamp-1" {
+		t.Error(r)
+	}
+	clock.Store(int64(registry.ClaimLife))
+	if _, err := w.r.ProvisioningClaim(claim.ID); registry.CodeOf(err) != registry.NotFound {
+		t.Errorf("after its five minutes: %v", err)
+	}
+	if err := w.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	clock.Store(0)
+	if _, err := w.r.ProvisioningClaim(claim.ID); registry.CodeOf(err) != registry.NotFound {
+		t.Errorf("it is kept: %v", err)
+	}
+}
+
 // BenchmarkEnrol is one device from its request to its thing, without the
 // gateway.
 func BenchmarkEnrol(b *testing.B) {
 	var clock atomic.Int64
 	w, stop := begin(b, b.TempDir(), &clock)
 	defer stop()
-	if _, err := w.r.CreateTemplate(b.Context(), registry.CreateTemplate{Name: "fleet", Enabled: true, RoleARN: "arn:aws:iam::123456789012:role/r", Body: fleet}); err != nil {
-		b.Fatal(err)
-	}
+	w.template(b, "fleet", fleet, "", nil)
 	w.creations.perSecond, w.registrations.perSecond = 1<<30, 1<<30
 	var n atomic.Int64
 	b.SetParallelism(16)
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
 			a := w.ask(b, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
-			r := w.ask(b, "$aws/provisioning-templates/fleet/provision/json", map[string]any{"certificateOwnershipToken": a["certificateOwnershipToken"],
-				"parameters": map[string]string{"ThingName": itoa(int(n.Add(1))), "Serial": "x:1"}})
+			r := w.register(b, "fleet", a["certificateOwnershipToken"].(string), itoa(int(n.Add(1))))
 			if r["thingName"] == nil {
 				b.Error(r)
 			}
 		}
 	})
+}
+
+// What a device is told of a failure: what it can do about it, no more.
+func TestRejections(t *testing.T) {
+	for _, test := range []struct {
+		kind   errs.Kind
+		status int
+		code   string
+		told   bool // the text
+	}{
+		{errs.Invalid, 400, "InvalidParameters", true},
+		{errs.Conflict, 409, "ResourceConflict", true},
+		{errs.Quota, 429, "Throttled", true},
+		{errs.Unavailable, 503, "ServiceUnavailable", false},
+		{errs.Timeout, 503, "ServiceUnavailable", false},
+		{errs.Internal, 500, "InternalError", false},
+	} {
+		r := rejectionOf(errs.Errorf("op", test.kind, "the text"))
+		if r.StatusCode != test.status || r.ErrorCode != test.code || strings.Contains(r.ErrorMessage, "the text") != test.told {
+			t.Errorf("%v: %+v", test.kind, r)
+		}
+	}
 }

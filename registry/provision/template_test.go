@@ -61,6 +61,62 @@ func TestExpand(t *testing.T) {
 	}
 }
 
+// Each function, in what it gives and in what it refuses while a template is
+// expanded.
+func TestFunctions(t *testing.T) {
+	const refused = "refused: "
+	for expr, want := range map[string]string{
+		`"as it is"`:          "as it is",
+		`{"Ref": "P"}`:        "a,b,,c",
+		`{"Ref": "Fallback"}`: "f",
+		`{"Fn::Join": ["-", ["x", {"Ref": "Fallback"}, "y"]]}`:                        "x-f-y",
+		`{"Fn::Join": ["", ["x", "y"]]}`:                                              "xy",
+		`{"Fn::Join": ["/", []]}`:                                                     "",
+		`{"Fn::Join": ["|", {"Fn::Split": [",", {"Ref": "P"}]}]}`:                     "a|b||c",
+		`{"Fn::Select": [1, ["x", "y"]]}`:                                             "y",
+		`{"Fn::Select": ["0", ["x", "y"]]}`:                                           "x",
+		`{"Fn::Select": [{"Ref": "Number"}, {"Fn::Split": [",", {"Ref": "P"}]}]}`:     "c",
+		`{"Fn::Select": [{"Ref": "Big"}, {"Fn::Split": [",", {"Ref": "P"}]}]}`:        refused + "there is no value 4 in a list of 4",
+		`{"Fn::Select": [{"Ref": "P"}, ["x"]]}`:                                       refused + "the index must be a whole number",
+		`{"Fn::Select": [0, [null]]}`:                                                 refused + "there is no value 0",
+		`{"Fn::Select": [0, {"Ref": "P"}]}`:                                           refused + "argument 2 must be a list",
+		`{"Fn::FindInMap": ["M", "k", "v"]}`:                                          "found",
+		`{"Fn::FindInMap": ["M", {"Ref": "Key"}, "v"]}`:                               "found",
+		`{"Fn::Select": [1, {"Fn::FindInMap": ["M", "k", "list"]}]}`:                  "two",
+		`{"Fn::FindInMap": ["M", {"Ref": "P"}, "v"]}`:                                 refused + `mapping "M" has no "v" in "a,b,,c"`,
+		`{"Fn::FindInMap": ["M", "k", {"Ref": "P"}]}`:                                 refused + `mapping "M" has no "a,b,,c" in "k"`,
+		`{"Fn::Join": ["", [{"Fn::FindInMap": ["M", "k", "list"]}]]}`:                 refused + "value 1 is none",
+		`{"Fn::Split": [",", {"Ref": "P"}]}`:                                          refused + "V is not a string",
+		`{"Fn::Select": [0, {"Fn::Split": ["-", {"Ref": "P"}]}]}`:                     "a,b,,c",
+		`{"Fn::Sub": "${Fallback} and ${ P }"}`:                                       "f and a,b,,c",
+		`{"Fn::Sub": "${!Fallback} $ {x} $$"}`:                                        "${Fallback} $ {x} $$",
+		`{"Fn::Sub": ["${own}${Fallback}", {"own": {"Fn::Join": ["", ["1", "2"]]}}]}`: "12f",
+		`{"Fn::Sub": ["${Fallback}", {"Fallback": "its own"}]}`:                       "its own",
+		`{"Fn::Sub": ["${x}", {"x": {"Fn::Split": [",", "a,b"]}}]}`:                   refused + "the variable x must be a string",
+		`5`:    "5",
+		`1.50`: "1.50",
+		`true`: "true",
+	} {
+		c, err := Compile(`{"Parameters": {"P": {"Type": "String"}, "Number": {"Type": "String"}, "Big": {"Type": "String"}, "Key": {"Type": "String"}, "Fallback": {"Type": "String", "Default": "f"}},
+ "Mappings": {"M": {"k": {"v": "found", "list": ["one", "two"]}}},
+ "Resources": {"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}}, "DeviceConfiguration": {"V": `+expr+`}}`, "")
+		if err != nil {
+			t.Errorf("%s: %v", expr, err)
+			continue
+		}
+		p, err := c.Expand(map[string]string{"P": "a,b,,c", "Number": "3", "Big": "4", "Key": "k"}, map[string]string{certificateID: "abc"})
+		if text, ok := strings.CutPrefix(want, refused); ok {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v, want %q", expr, err, text)
+			}
+			continue
+		}
+		if err != nil || p.Configuration["V"] != want {
+			t.Errorf("%s: %v %v, want %q", expr, p, err, want)
+		}
+	}
+}
+
 // What a device sends cannot mean anything in a policy, nor stand for what Weir
 // sets itself.
 func TestExpandRefuses(t *testing.T) {
@@ -105,23 +161,25 @@ func TestCompileRefuses(t *testing.T) {
 		`{"Resources": {}}`:               "1:15: the template has no resource of type AWS::IoT::Certificate",
 		`{"a": 1, "a": 2}`:                `1:10: "a" is there twice`,
 		resources(`{"Status": "ACTIVE"}`): "1:69: the certificate has no CertificateId",
-		resources(`{"CertificateSigningRequest": "x"}`):                                 "1:69: in a template of type FLEET_PROVISIONING a certificate is named by its CertificateId",
-		resources(`{"CertificateId": {"Ref": "Nmae"}}`):                                 `1:95: there is no parameter "Nmae"`,
-		resources(`{"CertificateId": "x", "Status": "REVOKED"}`):                        "1:102: the Status of a certificate is ACTIVE or INACTIVE",
-		resources(`{"CertificateId": {"Fn::Joim": ["", []]}}`):                          "1:88: Fn::Joim is not a function",
-		resources(`{"CertificateId": {"Fn::Join": [""]}}`):                              "1:100: Fn::Join takes a list of 2 arguments",
-		resources(`{"CertificateId": {"Fn::Select": [2, ["a"]]}}`):                      "1:103: Fn::Select: index 2 in a list of 1",
-		resources(`{"CertificateId": {"Fn::FindInMap": ["M","a","b"]}}`):                `1:106: there is no mapping "M"`,
-		resources(`{"CertificateId": {"Fn::Sub": "${x"}}`):                              "1:99: Fn::Sub: a ${ without its }",
-		resources(`{"CertificateId": {"Fn::Sub": "${x}"}}`):                             `1:99: there is no parameter "x"`,
-		thing(`{"ThingName": 5}`, ""):                                                   "2:76: ThingName must be a string, found a number",
-		thing(`{"ThingName": "a", "BillingGroup": "b"}`, ""):                            "2:97: there are no billing groups",
-		thing(`{"ThingName": "a"}`, `, "OverrideSettings": {"ThingName": "MERGE"}`):     `2:103: OverrideSettings of a thing has no "ThingName"`,
-		thing(`{"ThingName": "a"}`, `, "OverrideSettings": {"ThingTypeName": "MERGE"}`): "2:120: ThingTypeName must be one of DO_NOTHING, REPLACE, FAIL",
-		thing(`{"ThingName": "a", "AttributePayload": {"a": {"b": "c"}}}`, ""):          "2:107: AttributePayload has strings, found an object",
-		strings.Repeat("[", 100):                                                        "1:34: values nest deeper than 32",
-		"{\"a\": \"\xff\"}":                                                             "1:8: the template is not UTF-8",
-		strings.Repeat(" ", 10241):                                                      "1:1: a template has at most 10240 characters, this one has 10241",
+		resources(`{"CertificateSigningRequest": "x"}`):                                                           "1:69: in a template of type FLEET_PROVISIONING a certificate is named by its CertificateId",
+		resources(`{"CertificateId": {"Ref": "Nmae"}}`):                                                           `1:95: there is no parameter "Nmae"`,
+		resources(`{"CertificateId": "x", "Status": "REVOKED"}`):                                                  "1:102: the Status of a certificate is ACTIVE or INACTIVE",
+		resources(`{"CertificateId": {"Fn::Joim": ["", []]}}`):                                                    "1:88: Fn::Joim is not a function",
+		resources(`{"CertificateId": {"Fn::Join": [""]}}`):                                                        "1:100: Fn::Join takes a list of 2 arguments",
+		resources(`{"CertificateId": {"Fn::Select": [2, ["a"]]}}`):                                                "1:103: Fn::Select: index 2 in a list of 1",
+		resources(`{"CertificateId": {"Fn::FindInMap": ["M","a","b"]}}`):                                          `1:106: there is no mapping "M"`,
+		resources(`{"CertificateId": {"Fn::Sub": "${x"}}`):                                                        "1:99: Fn::Sub: a ${ without its }",
+		resources(`{"CertificateId": {"Fn::Sub": "${x}"}}`):                                                       `1:99: there is no parameter "x"`,
+		thing(`{"ThingName": 5}`, ""):                                                                             "2:76: ThingName must be a string, found a number",
+		thing(`{"ThingName": "a", "BillingGroup": "b"}`, ""):                                                      "2:97: there are no billing groups",
+		thing(`{"ThingName": "a"}`, `, "OverrideSettings": {"ThingName": "MERGE"}`):                               `2:103: OverrideSettings of a thing has no "ThingName"`,
+		thing(`{"ThingName": "a"}`, `, "OverrideSettings": {"THING_TYPE_NAME": "MERGE"}`):                         "2:122: ThingTypeName must be one of DO_NOTHING, REPLACE, FAIL",
+		thing(`{"ThingName": "a"}`, `, "OverrideSettings": {"ThingTypeName": "FAIL", "THING_TYPE_NAME": "FAIL"}`): "2:128: ThingTypeName is there twice",
+		thing(`{"ThingName": "a"}`, `, "OverrideSettings": {"ThingTypeName": "MERGE"}`):                           "2:120: ThingTypeName must be one of DO_NOTHING, REPLACE, FAIL",
+		thing(`{"ThingName": "a", "AttributePayload": {"a": {"b": "c"}}}`, ""):                                    "2:107: AttributePayload has strings, found an object",
+		strings.Repeat("[", 100):                                                                                  "1:34: values nest deeper than 32",
+		"{\"a\": \"\xff\"}":                                                                                       "1:8: the template is not UTF-8",
+		strings.Repeat(" ", 10241):                                                                                "1:1: a template has at most 10240 characters, this one has 10241",
 	} {
 		err := Check(body, "")
 		var e *Error
