@@ -975,7 +975,7 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 			if m.topic = known; strings.HasPrefix(known, "s/") {
 				m.retain = false
 				if m.payload == "" {
-					m.payload = fmt.Sprint(w.sent)
+					m.payload = fmt.Sprint("alias", w.sent)
 				}
 			}
 		case !ok && rnd.IntN(20) == 0:
