@@ -165,6 +165,10 @@ func (e *elsewhere) call(ctx context.Context, cfg *Config, q *Request) (*Respons
 	args.Payload = nil
 	var resp Response
 	out, err := e.asks.Ask(ctx, opCall, &args, q.Payload, &resp)
+	if errs.Is(err, errs.Timeout) {
+		// Not the function's own time, of which a Response tells: the process is gone.
+		return nil, errs.E("functions.Invoke", errs.Unavailable, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -107,6 +107,7 @@ const (
 	KindClaim       Kind = "claim" // a temporary one of CreateProvisioningClaim
 	KindDomain      Kind = "domain"
 	KindRoleAlias   Kind = "rolealias"
+	KindRuleTags    Kind = "ruletags"     // Name: of the topic rule
 	KindLogLevel    Kind = "loglevel"     // Name: target type and name
 	KindAnnounced   Kind = "announcement" // an event that is to be published, or was
 	KindSetting     Kind = "setting"      // Name: "registrationcode", "defaultauthorizer", "logging", "events", "indexing"
@@ -158,6 +159,7 @@ type Registry struct {
 	authorizers   *table[Authorizer]
 	domains       *table[DomainConfiguration]
 	roleAliases   *table[RoleAlias]
+	ruleTags      *table[RuleTags]
 	logLevels     *table[TargetLevel]
 	announcements *table[announcement]
 	settings      settings
@@ -235,6 +237,7 @@ func (r *Registry) makeTables() {
 	r.domains = newTable[DomainConfiguration](r, "domain", KindDomain)
 	r.roleAliases = newTable[RoleAlias](r, "alias", KindRoleAlias)
 	r.logLevels = newTable[TargetLevel](r, "loglevel", KindLogLevel)
+	r.ruleTags = newTable[RuleTags](r, "ruletags", KindRuleTags)
 	r.announcements = newTable[announcement](r, "announce", KindAnnounced)
 	r.settings.code = newTable[registrationCode](r, "registrationcode", KindSetting)
 	r.settings.authorizer = newTable[defaultAuthorizer](r, "defaultauthorizer", KindSetting)
@@ -297,6 +300,16 @@ func (r *Registry) Await(ctx context.Context, revision uint64) error {
 			return errs.E("registry.Await", errs.Timeout, ctx.Err())
 		}
 	}
+}
+
+// CatchUp waits until all that other processes had changed when it was called can
+// be read here, or ctx ends. moved: something was not yet.
+func (r *Registry) CatchUp(ctx context.Context) (moved bool, err error) {
+	newest, err := r.o.Bucket.Newest()
+	if err != nil || newest <= r.Revision() {
+		return false, err
+	}
+	return true, r.Await(ctx, newest)
 }
 
 // follow is called with each entry behind what was loaded, in order.

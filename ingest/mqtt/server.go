@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,6 +98,8 @@ type Server struct {
 	moved signal // handed has moved
 	// replays read each partition for the sessions that are late.
 	replays []*replay
+
+	handshakes turns // of TLS
 
 	sessions  sessions
 	node      *node // nil: there is no bucket for leases
@@ -189,6 +192,7 @@ func New(o Options) (_ *Server, err error) {
 		s.ends = append(s.ends, o.Log.Committed(p))
 		s.replays = append(s.replays, newReplay(s, p))
 	}
+	s.handshakes.work, s.handshakes.room = 2*runtime.GOMAXPROCS(0), turnsUnderWay
 	s.guard = ingest.NewGuard(&s.safety, o.Now)
 	defer func() {
 		if err != nil {

@@ -246,6 +246,16 @@ func checkKey(op, key string) error {
 	return nil
 }
 
+// Newest returns the revision of the last change there is, by whichever process.
+// Errors: errs.Unavailable.
+func (b *Bucket) Newest() (uint64, error) {
+	st, err := b.store.State(b.stream)
+	if err != nil {
+		return 0, wrap("kv.Newest", err)
+	}
+	return st.LastSeq, nil
+}
+
 // Get returns a key's value. With the embedded store, and in a cluster through
 // the stream's leader, it sees every change that was confirmed before it began,
 // and none that is not yet durable.

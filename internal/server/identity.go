@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/ingest/auth"
@@ -13,6 +14,7 @@ import (
 	"github.com/weir-iot/weir/ingest/auth/sigv4"
 	"github.com/weir-iot/weir/ingest/domain"
 	"github.com/weir-iot/weir/ingest/mux"
+	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/registry"
 )
 
@@ -55,6 +57,7 @@ func (s *Server) openIdentity(context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.catchUps = make(chan struct{}, catchUpsAtOnce)
 	s.methods = &mux.Methods{
 		Certificate: s.authn, Custom: s.authorizers, Domains: s.domains,
 		Signature: &sigv4.Authenticator{
@@ -62,6 +65,39 @@ func (s *Server) openIdentity(context.Context) error {
 		},
 	}
 	return nil
+}
+
+// newcomers lets in also who another process has just made known: before anyone
+// is refused the registry catches up with what others did.
+type newcomers struct {
+	*mux.Methods
+	s *Server
+}
+
+const (
+	catchUpPatience = time.Second
+	catchUpsAtOnce  = 4 // beyond it who comes is judged by what is known here
+)
+
+// Authenticate implements auth.Authenticator.
+func (n newcomers) Authenticate(ctx context.Context, c *auth.Connection) (*auth.Principal, error) {
+	p, err := n.Methods.Authenticate(ctx, c)
+	if err == nil || n.s.services == nil || errs.Is(err, errs.Unavailable) {
+		return p, err
+	}
+	select {
+	case n.s.catchUps <- struct{}{}:
+	default:
+		return nil, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, catchUpPatience)
+	moved, cerr := n.s.things.CatchUp(waiting)
+	cancel()
+	<-n.s.catchUps
+	if cerr != nil || !moved {
+		return nil, err
+	}
+	return n.Methods.Authenticate(ctx, c)
 }
 
 // openMux opens the one port that serves everything. The HTTPS server takes its

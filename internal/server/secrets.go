@@ -36,6 +36,8 @@ func secretFiles() []secretFile {
 		{filepath.Join(caFolder, auth.CAFile), both, 0o644},
 		{control.AccessKeyFile, both, 0o600},
 		{AzureFile, both, 0o600},
+		{ownerKeyFile, both, 0o600},
+		{ownerCertFile, both, 0o644},
 		{control.TokenFile, registryRole, 0o600},
 	}
 }
@@ -167,7 +169,10 @@ func (s *Server) takeSecrets(sealed []byte) error {
 // makeSecrets makes what is to be shared, or takes what the data folder has, and
 // returns it as it is sealed.
 func (s *Server) makeSecrets() ([]byte, error) {
-	_, err := auth.OpenCA(filepath.Join(s.dataDir, caFolder), s.cfg.TLS.Names, s.now)
+	ca, err := auth.OpenCA(filepath.Join(s.dataDir, caFolder), s.cfg.TLS.Names, s.now)
+	if err == nil {
+		_, _, err = ownerCertificate(ca, s.dataDir, s.now())
+	}
 	_, terr := control.OpenToken(s.dataDir)
 	_, kerr := control.OpenAccessKey(s.dataDir)
 	_, aerr := openAzurePolicies(filepath.Join(s.dataDir, AzureFile))

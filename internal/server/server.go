@@ -24,6 +24,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/weir-iot/weir/actions"
 	"github.com/weir-iot/weir/actions/awsenv"
@@ -111,6 +112,7 @@ type Server struct {
 	provision    *provision.Service // nil: another process enrols devices
 	enrolment    enrolment
 	methods      *mux.Methods
+	catchUps     chan struct{} // places of those who wait for the registry; see newcomers
 	gateway      *mqtt.Server
 	serving      <-chan struct{} // closed once the gateway takes connections; nil without one
 	azure        *azure.Hub
@@ -302,6 +304,14 @@ func (s *Server) openFolder(context.Context) error {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	s.dataDir = dir
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	s.onClose(lock.Close)
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return &FolderError{Dir: s.cfg.DataDir}
+	}
 	return nil
 }
 
@@ -320,9 +330,6 @@ func (s *Server) openLog(ctx context.Context) error {
 		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry, Holders: holders,
 	})
 	if err != nil {
-		if strings.Contains(err.Error(), "is in use by another process") {
-			return &FolderError{Dir: s.cfg.DataDir}
-		}
 		return err
 	}
 	s.log = log
@@ -464,7 +471,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: s.methods, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
+		Authenticator: newcomers{s.methods, s}, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
 		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.names.TLSConfig(mqtt.Protocols...), Private: privateCalls{s},
 		Logger: s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -488,7 +495,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	o := https.Options{
 		MayRetain: gw.MayRetain,
-		Log:       s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
+		Log:       s.log, Authenticator: newcomers{s.methods, s}, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.names.TLSConfig(https.Protocols...),
 		MQTT:      gw.WebSocket(https.TLSState), WebSockets: []string{azure.WebSocketPath}, Service: s.azureService, Data: http.HandlerFunc(s.serveData),
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,

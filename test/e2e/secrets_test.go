@@ -94,7 +94,7 @@ func (r *record) Bytes() []byte {
 func TestSecretsAreNowhere(t *testing.T) {
 	var log record
 	s := secrets{"secret of the environment": {"canary/Of+The/Environment+Secret"}, "password": {"canary-password-of-the-test"}}
-	d := identityOf(t, weirtest.Process, weirtest.Log(&log), weirtest.Key("log.level", "debug"), weirtest.Key("debug.pprof", "true"),
+	d := identityOf(t, weirtest.Process, weirtest.Stderr(&log), weirtest.Key("log.level", "debug"), weirtest.Key("debug.pprof", "true"),
 		weirtest.Env("AWS_ACCESS_KEY_ID=AKIACANARY", "AWS_SECRET_ACCESS_KEY="+s["secret of the environment"][0]))
 	w, dir := d.Weir, d.Dir()
 	s.add("authorizer token", d.token)

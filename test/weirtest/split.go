@@ -1,11 +1,13 @@
 package weirtest
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/weir-iot/weir/internal/config"
+	"github.com/weir-iot/weir/internal/server"
 	"github.com/weir-iot/weir/test/natstest"
 )
 
@@ -74,6 +76,14 @@ func (w *Weir) join() {
 	ends.MQTT, ends.MQTTS, ends.HTTPS, ends.Mux = in.MQTT, in.MQTTS, in.HTTPS, in.Mux
 	ends.CAFile, ends.CertFile, ends.KeyFile, ends.AzureFile = in.CAFile, in.CertFile, in.KeyFile, in.AzureFile
 	w.in = &inner{ends: ends}
+	// The command line has one folder to go by.
+	b, err := json.Marshal(ends)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(w.o.dir, server.EndpointsFile), b, 0o600)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // Part returns the process of a Split Weir that has a role; the Weir itself where
