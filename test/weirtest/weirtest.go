@@ -539,9 +539,13 @@ func Eventually(t testing.TB, ok func() bool, what func() string) {
 	}
 }
 
-// Binary returns the path of the weir binary, built once a test process.
+// Binary returns the path of the weir binary, built once a test process. A test
+// that runs others in a process of its own names it in WEIR_TEST_BINARY.
 func Binary(t testing.TB) string {
 	t.Helper()
+	if path := os.Getenv("WEIR_TEST_BINARY"); path != "" {
+		return path
+	}
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
