@@ -55,7 +55,8 @@ func TestFunctionsElsewhere(t *testing.T) {
 	<-seen
 	w.Apply(`
 ruleName: asks
-sql: SELECT aws_lambda("arn:aws:lambda:us-east-1:123456789012:function:double", {"n": n}).given.n AS n FROM 'asks'
+sql: >-
+  SELECT aws_lambda("arn:aws:lambda:us-east-1:123456789012:function:double", {"n": n}).given.n AS n FROM 'asks'
 awsIotSqlVersion: '2016-03-23'
 actions:
   - republish: {topic: asked, qos: 1}
