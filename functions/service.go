@@ -80,6 +80,7 @@ type Service struct {
 	byName   map[string]*function
 	programs int // environments there are
 	calls    sync.WaitGroup
+	running  bool // Run runs
 	closing  bool
 	ctx      context.Context // of all invocations; ends with Run
 	cancel   context.CancelCauseFunc
@@ -186,6 +187,9 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.elsewhere != nil {
 		return s.elsewhere.follow(ctx)
 	}
+	s.mu.Lock()
+	s.running = true
+	s.mu.Unlock()
 	inner, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = s.host.Run(inner) })
@@ -306,10 +310,47 @@ func (s *Service) seen(e kv.Entry) {
 		}
 		s.byName[name] = f
 	}
+	running := s.running
 	s.mu.Unlock()
+	if running && len(e.Value) > 0 {
+		s.prepare(name)
+	}
 	for _, p := range retired {
 		p.runner.close()
 	}
+}
+
+// prepare makes the first call of a function a faster one.
+func (s *Service) prepare(name string) {
+	f, cfg, version, err := s.find(name, "")
+	switch {
+	case err != nil:
+	case cfg.process() && cfg.Isolation == sandbox.Full:
+		s.host.Prepare()
+	case cfg.Runtime == "wasm":
+		p, err := s.pool(f, cfg, version)
+		if err != nil || !s.begin() {
+			return
+		}
+		go func() {
+			defer s.calls.Done()
+			m := p.runner.(*modules)
+			if _, _, err := m.open(s.ctx); err == nil {
+				m.release()
+			}
+		}()
+	}
+}
+
+// begin counts a call in, which ends with calls.Done; false: the Service ends.
+func (s *Service) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.calls.Add(1)
+	return true
 }
 
 func same(a, b Config) bool {
@@ -446,14 +487,10 @@ func (s *Service) Call(ctx context.Context, r *Request) (*Response, error) {
 		s.metrics.throttled.WithLabelValues(f.Name).Inc()
 		return nil, err
 	}
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
+	if !s.begin() {
 		p.give()
 		return nil, errs.E(op, errs.Unavailable, errClosing)
 	}
-	s.calls.Add(1)
-	s.mu.Unlock()
 	inv := &invocation{id: r.ID, arn: s.ARN(f.Name, version), trace: r.Trace, client: r.ClientContext, payload: r.Payload, timeout: time.Duration(cfg.Timeout) * time.Second}
 	if inv.id == "" {
 		inv.id = NewID()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
 
@@ -29,6 +30,7 @@ type modules struct {
 	name string
 	p    *pool
 	logs *logbook
+	memories
 
 	mu       sync.Mutex
 	runtime  wazero.Runtime // nil: not compiled yet, or let go of
@@ -217,7 +219,7 @@ func (m *modules) invoke(ctx context.Context, inv *invocation) (result, error) {
 	}}
 	cfg := m.base.WithStdin(bytes.NewReader(inv.payload)).WithStdout(answer).WithStderr(log).
 		WithArgs(m.name, inv.id) // not WithEnv: its copies share their list
-	mod, err := rt.InstantiateModule(ctx, compiled, cfg)
+	mod, err := rt.InstantiateModule(experimental.WithMemoryAllocator(ctx, &m.memories), compiled, cfg)
 	var used int64
 	if mod != nil {
 		used = size(mod)

@@ -28,6 +28,9 @@ func (*Host) Start(context.Context, Spec) (*Process, error) {
 	return nil, errs.Errorf("sandbox.Start", errs.NotImplemented, "programs run on Linux only; a function of runtime wasm, http or lambda runs here too")
 }
 
+// Prepare does nothing.
+func (*Host) Prepare() {}
+
 // Check reports that nothing can be isolated.
 func (*Host) Check(context.Context) *Report {
 	return &Report{Findings: []Finding{{Wall: "namespaces", Must: true, Detail: "only Linux has them"}}}

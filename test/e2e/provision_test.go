@@ -17,6 +17,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -239,7 +240,7 @@ const provisionLamps = "$aws/provisioning-templates/lamps/provision/"
 // sees a thing of it.
 func TestProvisioning(t *testing.T) {
 	var logged safeBuffer
-	e := startEnrolment(t, weirtest.Log(&logged))
+	e := startEnrolment(t, weirtest.Log(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	// An eavesdropper who may do everything.
 	all := e.connect("eavesdropper", e.TLS().Certificates[0], "#", "$aws/certificates/#", "$aws/provisioning-templates/#")
 	if err := all.c.Subscribe(t.Context(), 1, "$aws/#"); err == nil {
