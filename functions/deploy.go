@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
+
+	"github.com/tetratelabs/wazero"
 
 	"github.com/weir-iot/weir/functions/sandbox"
 	"github.com/weir-iot/weir/internal/errs"
@@ -17,6 +20,11 @@ type Deployment struct {
 	Name    string
 	Config  Config
 	Package []byte // zip; nil: the code Config.Code names stays
+
+	// Uploaded: the package lies in the bucket already, as Config.Code and CodeSize
+	// say.
+	Uploaded bool
+
 	Create  bool   // it must not be there yet
 	Update  bool   // it must be there
 	Publish bool   // a numbered version too, where something changed
@@ -43,11 +51,17 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 	if len(d.Package) > MaxPackage {
 		return nil, errs.Errorf(op, errs.TooLarge, "the package has %d bytes, at most %d are taken", len(d.Package), MaxPackage)
 	}
+	if s.elsewhere != nil {
+		return s.elsewhere.deploy(ctx, d)
+	}
 	cfg := d.Config
 	if d.Package != nil {
 		cfg.Code, cfg.CodeSize = hash(d.Package), int64(len(d.Package))
 	}
 	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	if err := s.grantable(cfg.Mounts); err != nil {
 		return nil, err
 	}
 	if cfg.process() {
@@ -95,13 +109,18 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 		}
 	}
 	if d.Package != nil {
-		// It must unpack before anyone may call it.
 		if _, err := s.codes.put(ctx, d.Package); err != nil {
 			return nil, err
 		}
+	}
+	if d.Package != nil || d.Uploaded {
+		// It must unpack before anyone may call it.
 		dir, err := s.codes.folder(ctx, cfg.Code, cfg.CodeSize)
 		if err == nil && cfg.Runtime == "wasm" {
-			err = s.compile(dir, &cfg)
+			var rt wazero.Runtime
+			if rt, _, err = s.compile(dir, &cfg); err == nil { // into the cache: no call waits for it
+				rt.Close(context.Background())
+			}
 		}
 		if err != nil {
 			if old == nil || !slices.Contains(old.packages(), cfg.Code) {
@@ -116,6 +135,27 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 	}
 	s.sweep(ctx, old, &r)
 	return &Deployed{s.describe(f, r.Latest, Latest), result, cfg.isolates(s.reportFor(ctx, &cfg))}, nil
+}
+
+// grantable refuses mounts that show Weir's own files.
+func (s *Service) grantable(mounts []string) error {
+	for _, m := range mounts {
+		if real, err := filepath.EvalSymlinks(m); err == nil {
+			m = real
+		}
+		for _, h := range append([]string{s.o.Dir}, s.o.Hidden...) {
+			if h, err := filepath.Abs(h); err != nil || inside(m, h) || inside(h, m) {
+				return errs.Errorf("functions.Deploy", errs.Invalid, "mount %q: Weir's own files are there", m)
+			}
+		}
+	}
+	return nil
+}
+
+// inside reports whether path is dir or below it.
+func inside(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 func (s *Service) reportFor(ctx context.Context, cfg *Config) *sandbox.Report {
@@ -170,6 +210,9 @@ func (s *Service) Publish(ctx context.Context, ref, description string) (*Functi
 	if err != nil {
 		return nil, err
 	}
+	if s.elsewhere != nil {
+		return s.elsewhere.publish(ctx, ref, description)
+	}
 	s.deploying.Lock()
 	defer s.deploying.Unlock()
 	r, rev, err := s.load(ctx, f.Name)
@@ -209,6 +252,9 @@ func (s *Service) Delete(ctx context.Context, ref, qualifier string) error {
 	f, _, version, err := s.find(ref, qualifier)
 	if err != nil {
 		return err
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.delete(ctx, ref, f.Name, qualifier)
 	}
 	s.deploying.Lock()
 	defer s.deploying.Unlock()

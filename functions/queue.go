@@ -256,6 +256,9 @@ func (s *Service) Enqueue(ctx context.Context, r *Request) (string, error) {
 	if len(r.Payload) > MaxEvent {
 		return "", errs.Errorf(op, errs.TooLarge, "%d bytes exceeded the maximum of %d", len(r.Payload), MaxEvent)
 	}
+	if s.elsewhere != nil {
+		return s.elsewhere.enqueue(ctx, r)
+	}
 	q := s.queue
 	one := &queued{ID: r.ID, Function: f.Name, Qualifier: version, Client: r.ClientContext, Payload: r.Payload, Accepted: s.now().UTC(), Owner: q.id}
 	if one.ID == "" {
@@ -589,6 +592,9 @@ func (s *Service) Lost(ref string) ([]*Lost, error) {
 	f, _, _, err := s.find(ref, "")
 	if err != nil {
 		return nil, err
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.lost(ref)
 	}
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()

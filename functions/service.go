@@ -36,6 +36,10 @@ type Options struct {
 	AccountID string
 	Region    string
 
+	// Elsewhere: this process knows the functions there are and runs none; it asks
+	// others. nil: they run here.
+	Elsewhere Elsewhere
+
 	// RequireIsolation refuses programs the host cannot isolate, but those that ask
 	// for isolation none. weir serve sets it; weir dev warns.
 	RequireIsolation bool
@@ -60,14 +64,15 @@ type Options struct {
 
 // Service deploys and runs functions. Its methods may be called concurrently.
 type Service struct {
-	o       Options
-	logger  *slog.Logger
-	now     func() time.Time
-	bucket  *kv.Bucket
-	codes   *codes
-	host    *sandbox.Host
-	queue   *queue
-	metrics *metrics
+	o         Options
+	logger    *slog.Logger
+	now       func() time.Time
+	bucket    *kv.Bucket
+	codes     *codes
+	host      *sandbox.Host
+	elsewhere *elsewhere // nil: functions run here
+	queue     *queue
+	metrics   *metrics
 
 	deploying sync.Mutex // one change of records at a time
 
@@ -141,12 +146,17 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		o.Now = time.Now
 	}
 	s := &Service{o: o, logger: o.Logger, now: o.Now, bucket: o.Bucket, byName: map[string]*function{}}
+	s.codes = &codes{bucket: o.Bucket, dir: filepath.Join(o.Dir, "code")}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if o.Elsewhere != nil {
+		s.elsewhere = &elsewhere{s, o.Elsewhere}
+		return s, o.Bucket.Scan(ctx, recordPrefix, func(e kv.Entry) error { s.seen(e); return nil })
+	}
 	for _, dir := range []string{o.Dir, filepath.Join(o.Dir, "code")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
 	}
-	s.codes = &codes{bucket: o.Bucket, dir: filepath.Join(o.Dir, "code")}
 	for _, stale := range []string{filepath.Join(o.Dir, "tmp-*"), filepath.Join(o.Dir, "check-*"), filepath.Join(o.Dir, "code", "new-*")} {
 		list, _ := filepath.Glob(stale)
 		for _, path := range list {
@@ -157,7 +167,6 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.host, err = sandbox.NewHost(o.Dir, o.Hidden); err != nil {
 		return nil, err
 	}
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if err := o.Bucket.Scan(ctx, recordPrefix, func(e kv.Entry) error { s.seen(e); return nil }); err != nil {
 		return nil, err
 	}
@@ -175,6 +184,10 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 
 // Run serves invocations until ctx ends; then it ends every environment.
 func (s *Service) Run(ctx context.Context) error {
+	if s.elsewhere != nil {
+		s.watch(ctx)
+		return nil
+	}
 	s.mu.Lock()
 	s.running = true
 	s.mu.Unlock()
@@ -464,6 +477,9 @@ func (s *Service) Call(ctx context.Context, r *Request) (*Response, error) {
 	if len(r.Payload) > MaxPayload {
 		return nil, errs.Errorf(op, errs.TooLarge, "%d bytes exceeded the maximum of %d", len(r.Payload), MaxPayload)
 	}
+	if s.elsewhere != nil {
+		return s.elsewhere.call(ctx, &cfg, r)
+	}
 	p, err := s.pool(f, cfg, version)
 	if err != nil {
 		return nil, err
@@ -587,14 +603,38 @@ func (s *Service) pool(f *function, cfg Config, version string) (*pool, error) {
 	return p, nil
 }
 
-// take counts an environment in.
+// take counts an environment in. Where there are as many as may be, the idle one
+// that was used longest ago makes room.
 func (s *Service) take() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.programs >= s.o.MaxEnvironments {
+	for {
+		s.mu.Lock()
+		room := s.programs < s.o.MaxEnvironments
+		if room {
+			s.programs++
+		}
+		s.mu.Unlock()
+		if room || !s.evict() {
+			return room
+		}
+	}
+}
+
+// evict ends the idle environment that was used longest ago, of any function;
+// false: all are at work.
+func (s *Service) evict() bool {
+	var of *processes
+	var oldest time.Time
+	for _, p := range s.pools() {
+		if r, ok := p.runner.(*processes); ok {
+			if used, ok := r.idleSince(); ok && (of == nil || used.Before(oldest)) {
+				of, oldest = r, used
+			}
+		}
+	}
+	if of == nil {
 		return false
 	}
-	s.programs++
+	of.evict()
 	return true
 }
 
@@ -628,7 +668,12 @@ func (s *Service) permitted(ctx context.Context, cfg *Config) error {
 }
 
 // Isolation tries what this machine can keep a function from.
-func (s *Service) Isolation(ctx context.Context) *sandbox.Report { return s.host.Check(ctx) }
+func (s *Service) Isolation(ctx context.Context) *sandbox.Report {
+	if s.elsewhere != nil {
+		return s.elsewhere.isolation(ctx)
+	}
+	return s.host.Check(ctx)
+}
 
 // compilations returns the cache of compiled modules, on disk.
 func (s *Service) compilations() (wazero.CompilationCache, error) {
@@ -650,6 +695,9 @@ func (s *Service) Logs(ctx context.Context, ref string, last int, follow bool, f
 	f, _, _, err := s.find(ref, "")
 	if err != nil {
 		return err
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.logs(ctx, ref, last, follow, fn)
 	}
 	return f.logs.read(ctx, last, follow, fn)
 }

@@ -482,7 +482,8 @@ func TestDeployment(t *testing.T) {
 }
 
 func TestMistakesInADeployment(t *testing.T) {
-	s, _ := open(t, nil)
+	own := t.TempDir()
+	s, _ := openAt(t, own, nil)
 	good := zipped(t, file{"main.wasm", string(answering("1")), 0o644})
 	for _, c := range []struct {
 		name string
@@ -506,6 +507,9 @@ func TestMistakesInADeployment(t *testing.T) {
 		{"f", functions.Config{Runtime: "wasm", Isolation: "none"}, good, "for programs"},
 		{"f", functions.Config{Runtime: "nodejs20.x", Handler: "index"}, good, "handler"},
 		{"f", functions.Config{Runtime: "provided", Mounts: []string{"/proc"}}, good, "mount"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{own}}, good, "Weir's own"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{filepath.Dir(own)}}, good, "Weir's own"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{own + "/functions/code"}}, good, "Weir's own"},
 		{"f", functions.Config{Runtime: "wasm"}, []byte("no zip"), "zip"},
 		{"f", functions.Config{Runtime: "wasm"}, zipped(t, file{"x", "", 0o644}), "main.wasm"},
 		{"f", functions.Config{Runtime: "wasm"}, zipped(t, file{"../x", "", 0o644}), "outside"},

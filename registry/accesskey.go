@@ -163,7 +163,8 @@ func (s Session) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // sessionToken is what a token holds, sealed: nothing of a session is stored.
 type sessionToken struct {
 	ID      string    `json:"i"`
-	Parent  string    `json:"p"`
+	Parent  string    `json:"p,omitempty"`
+	Role    *Role     `json:"r,omitempty"` // instead of a parent
 	Secret  string    `json:"s"`
 	Expires time.Time `json:"e"`
 }
@@ -187,10 +188,15 @@ func (r *Registry) CreateSession(accessKeyID string, length time.Duration) (*Ses
 	if length < 15*time.Minute || length > 36*time.Hour {
 		return nil, wrap(op, invalid("a session lasts 15 minutes to 36 hours, not %s", length))
 	}
-	t := sessionToken{ID: newAccessKeyID("ASIA"), Parent: k.ID, Secret: newSecret(), Expires: r.now().Add(length).UTC().Truncate(time.Second)}
+	return r.newSession(sessionToken{Parent: k.ID}, length)
+}
+
+// newSession makes a session of t, which says whose it is.
+func (r *Registry) newSession(t sessionToken, length time.Duration) (*Session, error) {
+	t.ID, t.Secret, t.Expires = newAccessKeyID("ASIA"), newSecret(), r.now().Add(length).UTC().Truncate(time.Second)
 	b, err := json.Marshal(t)
 	if err != nil {
-		return nil, errs.E(op, errs.Internal, err)
+		return nil, errs.E("registry.newSession", errs.Internal, err)
 	}
 	token := base64.StdEncoding.EncodeToString(r.o.Seal.Seal(sessionSeal, b))
 	return &Session{AccessKeyID: t.ID, Secret: t.Secret, Token: token, Expires: t.Expires}, nil
@@ -198,13 +204,20 @@ func (r *Registry) CreateSession(accessKeyID string, length time.Duration) (*Ses
 
 // Credential is what a signature is checked with.
 type Credential struct {
-	Key     *AccessKey // the session's access key, for a session
+	Key     *AccessKey // the session's access key, for a session; nil of a role
+	Role    *Role      // nil of an access key
+	Policy  string     // document: what it may
 	Secret  string     // never to be logged
 	Expires time.Time  // of a session; zero: never
 }
 
 // String keeps the secret out of every %v.
-func (c Credential) String() string { return "credential of " + c.Key.ID }
+func (c Credential) String() string {
+	if c.Role != nil {
+		return "credential of role alias " + c.Role.Alias
+	}
+	return "credential of " + c.Key.ID
+}
 
 // LogValue keeps the secret out of every log.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
@@ -235,6 +248,11 @@ func (r *Registry) Credential(accessKeyID, token string) (*Credential, error) {
 			return nil, errs.Errorf(op, errs.Unauthorized, "the session ended at %s", t.Expires.Format(time.RFC3339))
 		}
 		id, out.Secret, out.Expires = t.Parent, t.Secret, t.Expires
+		if t.Role != nil {
+			out.Role = t.Role
+			out.Policy, err = r.policyOfRole(t.Role)
+			return out, err
+		}
 	} else if token != "" {
 		return nil, unknown
 	}
@@ -245,7 +263,7 @@ func (r *Registry) Credential(accessKeyID, token string) (*Credential, error) {
 	if k.Status != Active {
 		return nil, errs.Errorf(op, errs.Forbidden, "access key %s is %s", k.ID, k.Status)
 	}
-	out.Key = k
+	out.Key, out.Policy = k, k.Policy
 	if out.Secret == "" {
 		b, err := r.o.Seal.Open(sealName(k.ID), k.Sealed)
 		if err != nil {

@@ -24,12 +24,13 @@ const (
 	CertificateConflict   Code = "CertificateConflict"
 	RegistrationCode      Code = "RegistrationCodeValidation"
 	NotConfigured         Code = "NotConfigured"
+	NotSupported          Code = "NotImplemented"
 )
 
 var kindOf = map[Code]errs.Kind{
 	NotFound: errs.NotFound, Exists: errs.Exists, InvalidRequest: errs.Invalid, VersionConflict: errs.Conflict, DeleteConflict: errs.Conflict,
 	LimitExceeded: errs.Quota, VersionsLimitExceeded: errs.Quota, MalformedPolicy: errs.Invalid, CertificateState: errs.Conflict,
-	CertificateValidation: errs.Invalid, CertificateConflict: errs.Conflict, RegistrationCode: errs.Invalid, NotConfigured: errs.NotFound,
+	CertificateValidation: errs.Invalid, CertificateConflict: errs.Conflict, RegistrationCode: errs.Invalid, NotConfigured: errs.NotFound, NotSupported: errs.NotImplemented,
 }
 
 // Error is the cause of every error of this package that is the caller's. It is

@@ -130,3 +130,11 @@ func (r *Registry) ThingOf(certificateID, clientID string) *Thing {
 	})
 	return out
 }
+
+// Attached reports whether a certificate is attached to a thing.
+func (r *Registry) Attached(thing, certificateID string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.principals.get(thing, certificateID)
+	return ok
+}

@@ -2,7 +2,10 @@ package registry
 
 import (
 	"context"
+	"strings"
 	"time"
+
+	"github.com/weir-iot/weir/internal/errs"
 )
 
 // RoleAlias names a role devices may get credentials of.
@@ -105,4 +108,58 @@ func (r *Registry) DeleteRoleAlias(ctx context.Context, name string) error {
 		drop(tx, r.roleAliases, name)
 		return nil
 	})
+}
+
+// Role is what a session is of that a device was given: a role alias, and who
+// the device is.
+type Role struct {
+	Alias       string `json:"a"`
+	Certificate string `json:"c"`           // id
+	Thing       string `json:"t,omitempty"` // "": the device has not said
+}
+
+// RoleName returns the name of the policy that says what a role may: the last
+// part of the role's ARN.
+func RoleName(roleARN string) string { return roleARN[strings.LastIndexAny(roleARN, "/:")+1:] }
+
+// CreateRoleSession makes a credential that may what the policy named like the
+// role of role.Alias says, as long as the alias does and no longer than the
+// certificate is active, attached to the thing, and alias and policy are there.
+// Errors: errs.NotFound (no such alias), errs.Forbidden (all else that a
+// session ends with).
+func (r *Registry) CreateRoleSession(role Role) (*Session, error) {
+	const op = "registry.CreateRoleSession"
+	if r.o.Seal == nil {
+		return nil, errs.E(op, errs.NotImplemented, errNoSealer)
+	}
+	a, err := r.RoleAlias(role.Alias)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.policyOfRole(&role); err != nil {
+		return nil, err
+	}
+	return r.newSession(sessionToken{Role: &role}, time.Duration(a.Seconds)*time.Second)
+}
+
+// policyOfRole returns the document of what a session of role may now.
+// Error: errs.Forbidden.
+func (r *Registry) policyOfRole(role *Role) (string, error) {
+	const op = "registry.Credential"
+	c, err := r.Certificate(role.Certificate)
+	if err != nil || c.Status != Active {
+		return "", errs.Errorf(op, errs.Forbidden, "the certificate %s is not active", role.Certificate)
+	}
+	if role.Thing != "" && !r.Attached(role.Thing, role.Certificate) {
+		return "", errs.Errorf(op, errs.Forbidden, "the certificate %s is not attached to the thing %s", role.Certificate, clip(role.Thing))
+	}
+	a, err := r.RoleAlias(role.Alias)
+	if err != nil {
+		return "", errs.Errorf(op, errs.Forbidden, "there is no role alias %s", role.Alias)
+	}
+	p, err := r.Policy(RoleName(a.RoleARN))
+	if err != nil {
+		return "", errs.Errorf(op, errs.Forbidden, "the role %s cannot be assumed: there is no policy %s", a.RoleARN, clip(RoleName(a.RoleARN)))
+	}
+	return p.Document(), nil
 }

@@ -2,10 +2,8 @@ package registry
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // LogLevel is how much is logged.
@@ -182,51 +180,6 @@ func (r *Registry) DeleteLogLevel(ctx context.Context, t LogTarget) error {
 		}
 		return nil
 	})
-}
-
-// EventTypes are those that can be switched.
-var EventTypes = []string{"THING", "THING_GROUP", "THING_TYPE", "THING_GROUP_MEMBERSHIP", "THING_GROUP_HIERARCHY", "THING_TYPE_ASSOCIATION",
-	"JOB", "JOB_EXECUTION", "POLICY", "CERTIFICATE", "CA_CERTIFICATE"}
-
-// EventConfigurations say which events of the registry are published. The zero
-// value has none.
-type EventConfigurations struct {
-	Enabled    map[string]bool `json:"eventConfigurations,omitempty"` // of EventTypes
-	CreatedAt  time.Time       `json:"creationDate,omitzero"`
-	ModifiedAt time.Time       `json:"lastModifiedDate,omitzero"`
-}
-
-// UpdateEventConfigurations switches the events named, and no other.
-func (r *Registry) UpdateEventConfigurations(ctx context.Context, enabled map[string]bool) error {
-	return r.Change(ctx, "registry.UpdateEventConfigurations", func(tx *Tx) error {
-		e := EventConfigurations{CreatedAt: tx.now}
-		if old := get(tx, r.settings.events, single); old != nil {
-			e = *old
-		}
-		e.Enabled = maps.Clone(e.Enabled)
-		if e.Enabled == nil {
-			e.Enabled = map[string]bool{}
-		}
-		for t, on := range enabled {
-			if !slices.Contains(EventTypes, t) {
-				return invalid("%q is no type of event: %s", clip(t), strings.Join(EventTypes, ", "))
-			}
-			e.Enabled[t] = on
-		}
-		e.ModifiedAt = tx.now
-		put(tx, r.settings.events, single, &e)
-		return nil
-	})
-}
-
-// EventConfigurations returns which events are published.
-func (r *Registry) EventConfigurations() EventConfigurations {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if e := r.settings.events.rows[single].v; e != nil {
-		return *e
-	}
-	return EventConfigurations{}
 }
 
 // Field is a field of the fleet index.

@@ -18,6 +18,7 @@ import (
 // function alone.
 type Tx struct {
 	r      *Registry
+	id     string // of the change, however often its function runs; they sort by time
 	now    time.Time
 	writes map[string]*write
 	order  []*write // in the order of first mention
@@ -47,16 +48,18 @@ func (r *Registry) Change(ctx context.Context, op string, f func(*Tx) error) err
 	var held, need []byte // locks
 	defer func() { r.release(held) }()
 	conflicts, rounds := 0, 0
+	id := fmt.Sprintf("%013d-%s", r.now().UnixMilli(), newID())
 	for {
 		if err := ctx.Err(); err != nil {
 			return errs.E(op, errs.Timeout, err)
 		}
-		tx := &Tx{r: r, now: r.now().UTC().Truncate(time.Millisecond), writes: map[string]*write{}, guards: map[uint16]struct{}{}}
+		tx := &Tx{r: r, id: id, now: r.now().UTC().Truncate(time.Millisecond), writes: map[string]*write{}, guards: map[uint16]struct{}{}}
 		r.mu.RLock()
 		err := f(tx)
 		var changes []kv.Change
 		locked := false
 		if err == nil {
+			tx.announce()
 			keys := tx.stripes()
 			if locked = covers(held, keys); locked {
 				changes, err = tx.changes()
@@ -308,6 +311,7 @@ func (tx *Tx) applied(changes []kv.Change, rev uint64) {
 	r := tx.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.newest = max(r.newest, rev)
 	for i, c := range changes {
 		at := rev - uint64(len(changes)-1-i)
 		if at <= r.seen {

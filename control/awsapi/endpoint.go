@@ -4,7 +4,7 @@ import "context"
 
 func endpointOperations() []operation {
 	return []operation{
-		op(IoT, "DescribeEndpoint", "*", (*API).describeEndpoint, partly("the answer is host:port; `iot:CredentialProvider` is refused")),
+		op(IoT, "DescribeEndpoint", "*", (*API).describeEndpoint, partly("the answer is host:port")),
 	}
 }
 

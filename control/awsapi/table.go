@@ -105,7 +105,7 @@ func operations() []operation {
 	var all []operation
 	for _, part := range [][]operation{
 		thingOperations(), groupOperations(), certificateOperations(), policyOperations(), principalOperations(), decisionOperations(),
-		tagOperations(), authorizerOperations(), domainOperations(), templateOperations(),
+		tagOperations(), authorizerOperations(), domainOperations(), templateOperations(), roleAliasOperations(), loggingOperations(), eventOperations(),
 		ruleOperations(), destinationOperations(), endpointOperations(), dataOperations(), shadowOperations(), connectionOperations(), searchOperations(),
 	} {
 		all = append(all, part...)

@@ -41,8 +41,8 @@ type Host struct {
 	report *Report // of the last Check
 
 	spares sync.Mutex
-	spare  *helper // waits for its plan; nil: there is none
-	making bool    // it is on its way, or not to come
+	spare  *helper        // waits for its plan; nil: there is none
+	making bool           // it is on its way, or not to come
 	made   sync.WaitGroup // of those that make one
 }
 

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -161,8 +163,8 @@ func (r *Registered) admit(ctx context.Context, c *Connection) (*Session, string
 			return nil, "", err
 		}
 	}
-	facts := r.facts(c, leaf, id)
-	s, err := r.o.Policies.NewSession(func() (Standing, error) { return r.standing(id, leaf.NotAfter, facts) })
+	facts, thing := r.facts(c, leaf, id), claimedThing(c)
+	s, err := r.o.Policies.NewSession(func() (Standing, error) { return r.standing(id, leaf.NotAfter, facts, thing) })
 	if err != nil {
 		var refusal *Refusal
 		if errors.As(err, &refusal) && refusal.Reason == reasonPending {
@@ -245,8 +247,22 @@ func (r *Registered) certificate(leaf *x509.Certificate, id string) *policy.Cert
 	return c
 }
 
-// standing says what holds for a certificate now.
-func (r *Registered) standing(id string, until time.Time, base *policy.Facts) (Standing, error) {
+// ThingNameHeader has the name of the thing that asks the credentials provider.
+const ThingNameHeader = "X-Amzn-Iot-Thingname"
+
+// claimedThing returns the thing a request to the credentials provider says it
+// is of.
+func claimedThing(c *Connection) string {
+	if c.HTTP == nil || !strings.HasPrefix(c.HTTP.URL.Path, "/role-aliases/") {
+		return ""
+	}
+	return c.HTTP.Header.Get(ThingNameHeader)
+}
+
+// standing says what holds for a certificate now. claimed is the thing a
+// connection that is not MQTT says it is of; it is believed where the
+// certificate is attached to it.
+func (r *Registered) standing(id string, until time.Time, base *policy.Facts, claimed string) (Standing, error) {
 	d := r.o.Directory
 	rec, ok := d.Certificate(id)
 	if !ok {
@@ -281,6 +297,8 @@ func (r *Registered) standing(id string, until time.Time, base *policy.Facts) (S
 				thing = a.Thing
 			}
 		}
+	} else if claimed != "" && slices.ContainsFunc(d.ThingsOf(id), func(a Attachment) bool { return a.Thing == claimed }) {
+		thing = claimed
 	}
 	if thing != "" {
 		f.Thing, _ = d.Thing(thing)

@@ -45,7 +45,7 @@ func (r *Registered) Suppose(o Supposed) (Standing, error) {
 	f := &policy.Facts{
 		ClientID: o.ClientID, MQTT: true, Certificate: r.certificate(leaf, rec.ID), SourceIP: o.SourceIP, DomainName: o.DomainName, Secure: true,
 	}
-	st, err := r.standing(rec.ID, leaf.NotAfter, f.Prepare())
+	st, err := r.standing(rec.ID, leaf.NotAfter, f.Prepare(), "")
 	if err != nil || len(o.Add)+len(o.Skip) == 0 {
 		return st, err
 	}

@@ -69,9 +69,11 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	s.o.MQTT.ServeHTTP(w, r.WithContext(auth.WithConnection(r.Context(), c)))
 }
 
-// The paths of the data plane's REST API, besides /topics.
-// Source: AWS IoT data plane API; jobs data plane API.
-var dataPaths = []string{"/things/", "/retainedMessage", "/api/things/shadow/", "/connections/"}
+// The paths of the data plane's REST API, besides /topics, and of the
+// credentials provider.
+// Source: AWS IoT data plane API; jobs data plane API; "Authorizing direct calls
+// to AWS services".
+var dataPaths = []string{"/things/", "/retainedMessage", "/api/things/shadow/", "/connections/", "/role-aliases/"}
 
 func ofData(path string) bool {
 	for _, p := range dataPaths {

@@ -151,7 +151,7 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	s.mu.Unlock()
 	if f != nil {
 		s.m.connects.WithLabelValues(f.word).Inc()
-		s.noise.warn("connection refused", "reason", f.text, "listener", string(kind), "remote", c.remote.String(), "clientId", c.id)
+		c.warn("connection refused", "reason", f.text, "listener", string(kind))
 		if c.answered { // what was never a client is cut at once
 			c.out.finish(s.safety.CloseGrace)
 		}
@@ -163,6 +163,7 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	s.m.connections.Inc()
 	nc.SetDeadline(time.Time{})
 	c.accepted.Store(true)
+	c.debug("connected", "listener", string(kind))
 	c.tellConnected()
 	if c.dialect != nil {
 		c.dialect.Opened(&Link{c})
@@ -319,6 +320,8 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	case s.sessions.bucket == nil:
 	case c.v5:
 		c.expiry = s.sessionExpiry(pk.Properties.SessionExpiryInterval)
+	case !p.Clean && c.dialect != nil:
+		c.expiry = s.retention // the dialect says how long its messages are worth being sent
 	case !p.Clean:
 		c.expiry = min(s.limits.SessionExpiry, s.retention)
 	}
@@ -583,9 +586,9 @@ func (c *client) leave(err error) {
 	f = c.why.Load()
 	c.s.m.closed.WithLabelValues(f.word).Inc()
 	if f.code >= codeUnspecified && f.code != codeShuttingDown { // which is told once, for all
-		c.s.noise.warn("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
+		c.warn("connection ended", "reason", f.text)
 	} else {
-		c.s.logger.Debug("connection ended", "reason", f.text, "clientId", c.id, "remote", c.remote.String())
+		c.debug("connection ended", "reason", f.text)
 	}
 	c.countPublishes()
 	c.closeSession()
@@ -593,7 +596,7 @@ func (c *client) leave(err error) {
 	c.publishWill(f)
 	c.tellDisconnected(f)
 	if c.dialect != nil {
-		c.dialect.Closed()
+		c.dialect.Closed(disconnectReason(f))
 	}
 	c.s.mu.Lock()
 	c.s.departed.put(c.key, c.s.now(), disconnectReason(f))
@@ -614,9 +617,16 @@ func (c *client) leave(err error) {
 }
 
 func (s *Server) runContext() context.Context {
+	ctx, _ := s.runState()
+	return ctx
+}
+
+// runState returns a context that ends when everything else has, and whether the
+// server still takes on something new.
+func (s *Server) runState() (ctx context.Context, running bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ctx
+	return s.ctx, s.running
 }
 
 // loop reads packets until the connection ends. A *fault says why, any other
@@ -678,7 +688,7 @@ func (c *client) loop() error {
 func (c *client) delay(wait time.Duration) bool {
 	if !c.delayed {
 		c.delayed = true // once a connection
-		c.s.noise.warn("a connection is slowed down", "reason", "more bytes than a second allows", "clientId", c.id)
+		c.warn("a connection is slowed down", "reason", "more bytes than a second allows")
 	}
 	c.s.m.violations.WithLabelValues("byte_rate").Inc()
 	c.sess.mu.Lock()

@@ -80,7 +80,7 @@ func (c *client) call(n topic.Name, p *publish) error {
 		at, answer, err := c.s.private.Call(ctx, c.principal, n, payload)
 		if err != nil {
 			c.s.m.failures.WithLabelValues(errs.KindOf(err).String()).Inc()
-			c.s.noise.warn("private call without an answer", "clientId", c.id, "topic", string(n), "error", err)
+			c.warn("private call without an answer", "topic", string(n), "error", err)
 		}
 		c.sess.answered(token, at, answer, err)
 	})

@@ -84,6 +84,9 @@ func (c *client) toLog(p *publish, n topic.Name, properties *event.Properties, r
 		}
 	}
 	c.counted[p.qos]++
+	if c.debugs() {
+		c.debug("publish", "topic", string(n), "qos", p.qos, "bytes", len(p.payload))
+	}
 	if err := c.s.log.Append(c.ctx, e, c.sess, token); err != nil {
 		if c.ctx.Err() != nil {
 			return errEnded
@@ -118,7 +121,7 @@ func (c *client) overRate(p *publish) error {
 	if c.v5 && p.qos > 0 {
 		return c.deny(p, f)
 	}
-	c.s.noise.warn("publish not taken", "reason", f.text, "clientId", c.id, "topic", string(p.topic))
+	c.warn("publish not taken", "reason", f.text, "topic", string(p.topic))
 	return nil
 }
 
@@ -129,7 +132,7 @@ func (c *client) deny(p *publish, f *fault) error {
 		return f
 	}
 	if f.word != "denied" { // that has been told, with the reason
-		c.s.noise.warn("publish denied", "reason", f.text, "clientId", c.id, "topic", string(p.topic))
+		c.warn("publish denied", "reason", f.text, "topic", string(p.topic))
 	}
 	token, full := c.sess.reserve(p.pid)
 	if full != nil {

@@ -179,13 +179,13 @@ func (c *client) publishWill(f *fault) {
 	}
 	w := c.will
 	if d := c.mayPublishWill(w); d != nil {
-		c.s.noise.warn("will not published", "reason", d.text, "clientId", c.id)
+		c.warn("will not published", "reason", d.text)
 		c.dropWill()
 		return
 	}
 	if w.Retain && len(w.Payload) > 0 && !c.s.retainedRoom(w.Topic, w.Size()) {
 		c.violation("retained_bytes", codeQuota, "")
-		c.s.noise.warn("will not published", "reason", "the retained messages take too much memory", "clientId", c.id)
+		c.warn("will not published", "reason", "the retained messages take too much memory")
 		c.dropWill()
 		return
 	}

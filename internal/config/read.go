@@ -8,13 +8,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
-
+	"github.com/weir-iot/weir/internal/strictyaml"
 	"github.com/weir-iot/weir/internal/suggest"
 )
 
@@ -22,52 +17,9 @@ import (
 // else has been checked.
 const maxFile = 1 << 20
 
-// Error is a mistake in a configuration file or in the environment.
-type Error struct {
-	File   string // or the environment variable, with Line 0
-	Line   int    // from 1
-	Column int    // from 1, in characters
-	Msg    string
-	Hint   string // what to do instead; may be empty
-	source string // the line
-}
-
-func (e *Error) Error() string {
-	if e.Line == 0 {
-		return e.File + ": " + e.Msg
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Msg)
-}
-
-// Detail is Error with the line, a caret under the place, and the hint.
-func (e *Error) Detail() string {
-	var b strings.Builder
-	b.WriteString(e.Error())
-	if e.Line > 0 {
-		margin := fmt.Sprintf("%4d | ", e.Line)
-		fmt.Fprintf(&b, "\n%s%s\n%s| %s^", margin, e.source, strings.Repeat(" ", len(margin)-2), blank(e.source, e.Column-1))
-	}
-	if e.Hint != "" {
-		b.WriteString("\nhint: " + e.Hint)
-	}
-	return b.String()
-}
-
-// blank is as wide as the first n characters of s: tabs stay tabs.
-func blank(s string, n int) string {
-	var b strings.Builder
-	for i, r := range []rune(s) {
-		if i >= n {
-			break
-		}
-		if r == '\t' {
-			b.WriteRune('\t')
-		} else {
-			b.WriteByte(' ')
-		}
-	}
-	return b.String()
-}
+// Error is a mistake in a configuration file, or in the environment: then File
+// names the variable and Line is 0.
+type Error = strictyaml.Error
 
 // Load reads the file at path over the defaults, then the environment over
 // both, and validates the whole. An empty path means no file. environ is as
@@ -116,8 +68,7 @@ func Parse(name string, src []byte, dev bool) (*Config, error) {
 type reader struct {
 	c        *Config
 	name     string
-	lines    []string
-	at       map[string]*token.Token // where each key's value stands
+	at       map[string]*strictyaml.Node // each key's value
 	mistakes []error
 }
 
@@ -133,168 +84,92 @@ func (r *reader) validate() {
 		return
 	}
 	err := r.c.Validate()
-	var ke *keyError
-	switch {
-	case errors.As(err, &ke):
-		r.fail(r.at[ke.key], "", "%v", err)
-	case err != nil:
-		r.fail(nil, "", "%v", err)
+	if err == nil {
+		return
 	}
+	var ke *keyError
+	if errors.As(err, &ke) && r.at[ke.key] != nil {
+		r.mistakes = append(r.mistakes, r.at[ke.key].Errorf("", "%v", err))
+		return
+	}
+	r.mistakes = append(r.mistakes, &Error{File: r.name, Msg: err.Error()})
 }
 
 func (r *reader) parse(src []byte) {
-	r.lines, r.at = strings.Split(string(src), "\n"), map[string]*token.Token{}
-	if !utf8.Valid(src) {
-		r.fail(nil, "", "not UTF-8 text")
-		return
-	}
-	f, err := parseYAML(src)
+	root, err := strictyaml.Parse(r.name, src)
 	if err != nil {
-		var ye yaml.Error
-		if errors.As(err, &ye) && ye.GetToken() != nil {
-			r.fail(ye.GetToken(), "", "%s", ye.GetMessage())
-			return
-		}
-		r.fail(nil, "", "%v", err)
+		r.mistakes = append(r.mistakes, err)
 		return
 	}
-	docs := f.Docs[:0]
-	for _, d := range f.Docs {
-		if d.Body != nil && d.Body.Type() != ast.CommentType && d.Body.Type() != ast.NullType {
-			docs = append(docs, d)
-		}
-	}
-	if len(docs) > 1 {
-		r.fail(docs[1].Body.GetToken(), "", "a second document: a configuration file has one")
+	r.at = map[string]*strictyaml.Node{}
+	r.keys("", root)
+}
+
+// keys reads n, which stands at path, a group of keys ("" or "events").
+func (r *reader) keys(path string, n *strictyaml.Node) {
+	if n.Kind == strictyaml.Null {
 		return
 	}
-	if len(docs) == 1 {
-		r.node("", docs[0].Body)
-	}
-}
-
-// parseYAML keeps a panic of the YAML library from taking the process down: a
-// configuration file must not be able to.
-func parseYAML(src []byte) (f *ast.File, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("not YAML (%v)", p)
-		}
-	}()
-	return parser.ParseBytes(src, 0)
-}
-
-func (r *reader) fail(t *token.Token, hint, format string, args ...any) {
-	e := &Error{File: r.name, Msg: fmt.Sprintf(format, args...), Hint: hint}
-	if t != nil && t.Position != nil {
-		e.Line, e.Column = t.Position.Line, t.Position.Column
-		if e.Line >= 1 && e.Line <= len(r.lines) {
-			e.source = strings.TrimRight(r.lines[e.Line-1], "\r")
-		}
-	}
-	r.mistakes = append(r.mistakes, e)
-}
-
-// node reads what stands at path, a group of keys ("" or "events").
-func (r *reader) node(path string, n ast.Node) {
-	var values []*ast.MappingValueNode
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		values = n.Values
-	case *ast.MappingValueNode:
-		values = []*ast.MappingValueNode{n}
-	case *ast.NullNode:
-		return
-	default:
+	if n.Kind != strictyaml.Map {
 		where := "the file"
 		if path != "" {
 			where = path
 		}
-		r.fail(n.GetToken(), "", "%s must hold keys and values", where)
+		r.fail(n, "", "%s must hold keys and values", where)
 		return
 	}
-	for _, v := range values {
-		r.entry(path, v)
+	for _, f := range n.Fields {
+		full := f.Name
+		if path != "" {
+			full = path + "." + f.Name
+		}
+		switch k := Lookup(full); {
+		case group(full):
+			r.keys(full, f.Value)
+		case k == nil:
+			r.mistakes = append(r.mistakes, n.KeyErrorf(f.Name, hintKey(path, f.Name), "unknown key %q", full))
+		default:
+			r.value(k, f.Value)
+		}
 	}
 }
 
-func (r *reader) entry(parent string, v *ast.MappingValueNode) {
-	tok := v.Key.GetToken()
-	if v.Key.Type() != ast.StringType && v.Key.Type() != ast.BoolType && v.Key.Type() != ast.IntegerType {
-		r.fail(tok, "write each key out", "expected a key")
-		return
-	}
-	name := tok.Value
-	path := name
-	if parent != "" {
-		path = parent + "." + name
-	}
-	if group(path) {
-		r.node(path, v.Value)
-		return
-	}
-	k := Lookup(path)
-	if k == nil {
-		r.fail(tok, hintKey(parent, name), "unknown key %q", path)
-		return
-	}
-	text, at, ok := r.value(k, v.Value)
-	if !ok {
-		return
-	}
-	r.at[path] = at
-	if err := k.set(r.c, text); err != nil {
-		r.fail(at, hintValue(err), "%s: %v", path, err)
-	}
-}
-
-// value returns what n writes, and the token a caret belongs under.
-func (r *reader) value(k *Key, n ast.Node) (string, *token.Token, bool) {
-	switch n := n.(type) {
-	case *ast.SequenceNode:
-		if !k.List {
-			r.fail(n.GetToken(), "", "%s: expected %s, found a list", k.Path, k.Type)
-			return "", nil, false
-		}
-		var parts []string
-		for _, e := range n.Values {
-			s, ok := scalar(e)
-			if !ok {
-				r.fail(e.GetToken(), "", "%s: expected a text in the list", k.Path)
-				return "", nil, false
-			}
-			parts = append(parts, s)
-		}
-		return strings.Join(parts, ","), n.GetToken(), true
-	case *ast.NullNode:
+func (r *reader) value(k *Key, n *strictyaml.Node) {
+	text := n.Text
+	switch n.Kind {
+	case strictyaml.Null:
 		hint := "leave the key out for its default"
 		if k.Default != "" {
 			hint += ", " + k.Default
 		}
-		r.fail(n.GetToken(), hint, "%s has no value", k.Path)
-		return "", nil, false
-	case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode:
-		r.fail(n.GetToken(), "write the value out", "%s: anchors, aliases and tags are not used here", k.Path)
-		return "", nil, false
+		r.fail(n, hint, "%s has no value", k.Path)
+		return
+	case strictyaml.Map:
+		r.fail(n, "", "%s: expected %s, found keys below it", k.Path, k.Type)
+		return
+	case strictyaml.List:
+		if !k.List {
+			r.fail(n, "", "%s: expected %s, found a list", k.Path, k.Type)
+			return
+		}
+		parts := make([]string, len(n.Items))
+		for i, item := range n.Items {
+			if item.Kind == strictyaml.List || item.Kind == strictyaml.Map {
+				r.fail(item, "", "%s: expected a text in the list", k.Path)
+				return
+			}
+			parts[i] = item.Text
+		}
+		text = strings.Join(parts, ",")
 	}
-	s, ok := scalar(n)
-	if !ok {
-		r.fail(n.GetToken(), "", "%s: expected %s, found keys below it", k.Path, k.Type)
-		return "", nil, false
+	r.at[k.Path] = n
+	if err := k.set(r.c, text); err != nil {
+		r.fail(n, hintValue(err), "%s: %v", k.Path, err)
 	}
-	return s, n.GetToken(), true
 }
 
-func scalar(n ast.Node) (string, bool) {
-	switch n := n.(type) {
-	case *ast.StringNode:
-		return n.Value, true
-	case *ast.LiteralNode:
-		return n.Value.Value, true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.NullNode, *ast.InfinityNode, *ast.NanNode:
-		return n.GetToken().Value, true
-	}
-	return "", false
+func (r *reader) fail(n *strictyaml.Node, hint, format string, args ...any) {
+	r.mistakes = append(r.mistakes, n.Errorf(hint, format, args...))
 }
 
 // group reports whether path is the parent of keys.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/ingest/policy"
 	"github.com/weir-iot/weir/internal/errs"
@@ -25,6 +26,7 @@ func (s *Server) openAuth(context.Context) error {
 		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Generation: s.directory.Generation,
 		Logger: s.logger.With("room", "auth"), Now: s.now,
 	})
+	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: s.logger.With("room", "credentials"), Now: s.now}, Authorizer: s.policies}
 	var err error
 	s.authn, err = auth.NewRegistered(auth.RegisteredOptions{
 		Directory: s.directory, Policies: s.policies, Registrar: s.directory, Provisioner: provisioner{s}, Announce: s.announce,
@@ -141,6 +143,9 @@ func (d *directory) RegisterPending(ctx context.Context, leaf *x509.Certificate,
 // activation.
 // Source: AWS IoT Core developer guide, "Automatic/Just-in-time registration".
 func (s *Server) announce(ctx context.Context, r *auth.Registration) error {
+	if !s.things.EventConfigurations().On("CA_CERTIFICATE") {
+		return nil
+	}
 	name, err := topic.ParseName("$aws/events/certificates/registered/"+r.CA, topic.Limits{})
 	if err != nil {
 		return err

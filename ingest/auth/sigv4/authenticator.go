@@ -84,7 +84,9 @@ func (a *Authenticator) Authenticate(_ context.Context, c *auth.Connection) (*au
 }
 
 func (a *Authenticator) session(c *auth.Connection, caller *Caller) (*auth.Session, error) {
-	facts := a.Policies.Facts(c).Prepare()
+	facts := a.Policies.Facts(c)
+	facts.Other = caller.Context
+	facts.Prepare()
 	keys, id, secret, token := a.Verifier.o.Keys, caller.AccessKeyID, caller.secret, caller.token
 	return a.Policies.NewSession(func() (auth.Standing, error) {
 		// The secret too: a key deleted and made again is another.

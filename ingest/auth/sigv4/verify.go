@@ -33,8 +33,9 @@ const sessionLife = 24 * time.Hour
 // Key is an access key.
 type Key struct {
 	Secret   string
-	Policies []string  // policy documents; none: it may do nothing
-	Expires  time.Time // zero: never
+	Policies []string            // policy documents; none: it may do nothing
+	Expires  time.Time           // zero: never
+	Context  map[string][]string // further keys the policies may ask for, in lower case
 }
 
 // LogValue keeps a key's secret out of every log.
@@ -62,8 +63,9 @@ func (f KeysFunc) Key(ctx context.Context, id, token string) (Key, bool) { retur
 // Caller is who signed a request.
 type Caller struct {
 	AccessKeyID string
-	Policies    []string // policy documents of the key
-	Service     string   // the request was signed for
+	Policies    []string            // policy documents of the key
+	Context     map[string][]string // of the key
+	Service     string              // the request was signed for
 	Region      string
 	Presigned   bool
 	// Expires is when a connection opened with the request must end at the
@@ -225,7 +227,7 @@ func (v *Verifier) verify(s *signature, r *http.Request, body []byte) (*Caller, 
 		return nil, refuse(InvalidSignature, "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 	}
 	c := &Caller{
-		AccessKeyID: s.keyID, Policies: key.Policies, Service: s.service, Region: s.region, Presigned: s.presigned,
+		AccessKeyID: s.keyID, Policies: key.Policies, Context: key.Context, Service: s.service, Region: s.region, Presigned: s.presigned,
 		Expires: v.o.Now().Add(sessionLife), secret: key.Secret, token: s.token,
 	}
 	if !key.Expires.IsZero() && key.Expires.Before(c.Expires) {
