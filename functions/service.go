@@ -44,6 +44,10 @@ type Options struct {
 	// for isolation none. weir serve sets it; weir dev warns.
 	RequireIsolation bool
 
+	// Isolation is what this machine was found to isolate; nil: it is tried when it
+	// must be known.
+	Isolation *sandbox.Report
+
 	// Alone says that no other process runs functions on this log: queued events
 	// need no lease then.
 	Alone bool
@@ -166,6 +170,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	var err error
 	if s.host, err = sandbox.NewHost(o.Dir, o.Hidden); err != nil {
 		return nil, err
+	}
+	if o.Isolation != nil {
+		s.host.Assume(o.Isolation)
 	}
 	if err := o.Bucket.Scan(ctx, recordPrefix, func(e kv.Entry) error { s.seen(e); return nil }); err != nil {
 		return nil, err

@@ -72,7 +72,8 @@ func openWith(t testing.TB, log *eventlog.Log, dir string, change func(*function
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := functions.Options{Bucket: b, Dir: dir, AccountID: "123456789012", Region: "us-east-1", Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute}
+	o := functions.Options{Bucket: b, Dir: dir, AccountID: "123456789012", Region: "us-east-1", Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute,
+		Isolation: report}
 	change(&o)
 	s, err := functions.Open(t.Context(), o)
 	if err != nil {
@@ -169,11 +170,15 @@ func wasmFunction(t testing.TB) []byte {
 	return zipped(t, file{"main.wasm", read(t, build(t, "main.wasm", "../examples/functions/wasm", "GOOS=wasip1", "GOARCH=wasm")), 0o644})
 }
 
+// report is what this machine permits, once a test has had it tried.
+var report *sandbox.Report
+
 // isolation is what programs of these tests run in: where the host permits no
 // sandbox they run without.
 func isolation(t testing.TB, s *functions.Service) sandbox.Isolation {
 	t.Helper()
 	r := s.Isolation(t.Context())
+	report = r
 	if len(r.Findings) == 1 && !r.Findings[0].OK {
 		t.Logf("this host permits no sandbox: %s", r.Findings[0].Detail)
 		return sandbox.None
