@@ -14,6 +14,7 @@ const (
 	arnTemplate    = "provisioningtemplate"
 	arnDomain      = "domainconfiguration"
 	arnRoleAlias   = "rolealias"
+	arnRule        = "rule"
 	arnAccessKey   = "accesskey"
 )
 
@@ -32,6 +33,7 @@ func (r *Registry) PolicyARN(name string) string     { return r.arn(arnPolicy, n
 func (r *Registry) AuthorizerARN(name string) string { return r.arn(arnAuthorizer, name) }
 func (r *Registry) TemplateARN(name string) string   { return r.arn(arnTemplate, name) }
 func (r *Registry) RoleAliasARN(name string) string  { return r.arn(arnRoleAlias, name) }
+func (r *Registry) RuleARN(name string) string       { return r.arn(arnRule, name) }
 func (r *Registry) DomainARN(name, id string) string { return r.arn(arnDomain, name+"/"+id) }
 func (r *Registry) AccessKeyARN(id string) string    { return r.arn(arnAccessKey, id) }
 

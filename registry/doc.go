@@ -39,7 +39,7 @@
 // CreateTemplate, Template, Templates, their versions; CreateProvisioningClaim,
 // ProvisioningClaim, EndProvisioningClaims. Authorizers, domain
 // configurations and role aliases likewise; DefaultAuthorizer. Settings:
-// LoggingOptions, LogLevels, LogLevelOf, EventConfigurations, Indexing. Tags:
+// LoggingOptions, LogLevels, EventConfigurations, Indexing. Tags:
 // TagResource, UntagResource, Tags. Several of these in one atomic change:
 // Change with the methods of Tx.
 //

@@ -47,6 +47,7 @@ var (
 	signingKeyName    = newRule("signing key name", 1, 128, alnum+":_-", "[a-zA-Z0-9:_-]+")
 	templateName      = newRule("template name", 1, 36, alnum+"_-", "^[0-9A-Za-z_-]+$")
 	domainConfigName  = newRule("domain configuration name", 1, 128, word+".:-", `[\w.:-]+`)
+	topicRuleName     = newRule("topic rule name", 1, 128, word, "^[a-zA-Z0-9_]+$")
 	roleAliasName     = newRule("role alias", 1, 128, word+"=,@-", `[\w=,@-]+`)
 	certificateIDRule = newRule("certificate id", 64, 64, "0123456789abcdefABCDEF", "(0x)?[a-fA-F0-9]+")
 	accessKeyIDRule   = newRule("access key id", 16, 128, word, `[\w]+`)

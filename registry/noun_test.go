@@ -597,16 +597,22 @@ func TestRecordsOfOtherRooms(t *testing.T) {
 	ok(t, r.SetLogLevel(ctx, LogTarget{"THING_GROUP", "g"}, LogDebug))
 	ok(t, r.SetLogLevel(ctx, LogTarget{Type: "DEFAULT"}, LogInfo))
 	refused(t, r.SetLogLevel(ctx, LogTarget{"THING_GROUP", "g"}, "LOUD"), InvalidRequest)
-	if o := must[*LoggingOptions](t)(r.LoggingOptions()); o.Default != LogInfo || r.LogLevelOf(LogTarget{"THING_GROUP", "g"}) != LogDebug {
+	levels := func() []*TargetLevel {
+		list, _, err := r.LogLevels("", Page{})
+		ok(t, err)
+		return list
+	}
+	if o := must[*LoggingOptions](t)(r.LoggingOptions()); o.Default != LogInfo || len(levels()) != 1 || levels()[0].Level != LogDebug {
 		t.Fatal(o)
 	}
 	ok(t, r.DeleteLogLevel(ctx, LogTarget{"THING_GROUP", "g"}))
-	if l := r.LogLevelOf(LogTarget{"THING_GROUP", "g"}); l != "" {
+	if l := levels(); len(l) != 0 {
 		t.Fatal(l)
 	}
 	ok(t, r.UpdateEventConfigurations(ctx, map[string]bool{"THING": true}))
 	refused(t, r.UpdateEventConfigurations(ctx, map[string]bool{"WEATHER": true}), InvalidRequest)
-	if e := r.EventConfigurations(); !e.Enabled["THING"] || e.Enabled["JOB"] {
+	refused(t, r.UpdateEventConfigurations(ctx, map[string]bool{"THING": false, "JOB": true}), NotSupported)
+	if e := r.EventConfigurations(); !e.On("THING") || e.On("JOB") || !e.On("CA_CERTIFICATE") {
 		t.Fatal(e)
 	}
 	refused(t, r.SetIndexing(ctx, Indexing{Things: "OFF", Connectivity: "STATUS"}), InvalidRequest)

@@ -107,6 +107,7 @@ const (
 	KindClaim       Kind = "claim" // a temporary one of CreateProvisioningClaim
 	KindDomain      Kind = "domain"
 	KindRoleAlias   Kind = "rolealias"
+	KindRuleTags    Kind = "ruletags"     // Name: of the topic rule
 	KindLogLevel    Kind = "loglevel"     // Name: target type and name
 	KindAnnounced   Kind = "announcement" // an event that is to be published, or was
 	KindSetting     Kind = "setting"      // Name: "registrationcode", "defaultauthorizer", "logging", "events", "indexing"
@@ -158,6 +159,7 @@ type Registry struct {
 	authorizers   *table[Authorizer]
 	domains       *table[DomainConfiguration]
 	roleAliases   *table[RoleAlias]
+	ruleTags      *table[RuleTags]
 	logLevels     *table[TargetLevel]
 	announcements *table[announcement]
 	settings      settings
@@ -235,6 +237,7 @@ func (r *Registry) makeTables() {
 	r.domains = newTable[DomainConfiguration](r, "domain", KindDomain)
 	r.roleAliases = newTable[RoleAlias](r, "alias", KindRoleAlias)
 	r.logLevels = newTable[TargetLevel](r, "loglevel", KindLogLevel)
+	r.ruleTags = newTable[RuleTags](r, "ruletags", KindRuleTags)
 	r.announcements = newTable[announcement](r, "announce", KindAnnounced)
 	r.settings.code = newTable[registrationCode](r, "registrationcode", KindSetting)
 	r.settings.authorizer = newTable[defaultAuthorizer](r, "defaultauthorizer", KindSetting)

@@ -158,16 +158,6 @@ func (r *Registry) LogLevels(targetType string, p Page) ([]*TargetLevel, string,
 	})
 }
 
-// LogLevelOf returns the level set for a target, "" where there is none.
-func (r *Registry) LogLevelOf(t LogTarget) LogLevel {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if l := r.logLevels.rows[t.key()].v; l != nil {
-		return l.Level
-	}
-	return ""
-}
-
 // DeleteLogLevel removes the log level of a target. Where there is none is no
 // error.
 func (r *Registry) DeleteLogLevel(ctx context.Context, t LogTarget) error {

@@ -56,6 +56,8 @@ func (r *Registry) taggable(arn string) (tagged, string, error) {
 		return tagsOf((*Tx).authorizer, r.authorizers, func(v *Authorizer) *map[string]string { return &v.Tags }, func(v *Authorizer) string { return v.Name }), name, nil
 	case arnRoleAlias:
 		return tagsOf((*Tx).roleAlias, r.roleAliases, func(v *RoleAlias) *map[string]string { return &v.Tags }, func(v *RoleAlias) string { return v.Name }), name, nil
+	case arnRule:
+		return tagsOf((*Tx).ruleTags, r.ruleTags, func(v *RuleTags) *map[string]string { return &v.Tags }, func(v *RuleTags) string { return v.Rule }), name, nil
 	case arnDomain:
 		short, id, _ := strings.Cut(name, "/")
 		find := func(tx *Tx, n string) (*DomainConfiguration, error) {
@@ -68,6 +70,50 @@ func (r *Registry) taggable(arn string) (tagged, string, error) {
 		return tagsOf(find, r.domains, func(v *DomainConfiguration) *map[string]string { return &v.Tags }, func(v *DomainConfiguration) string { return v.Name }), short, nil
 	}
 	return tagged{}, "", invalid("resources of type %s have no tags here", clip(kind))
+}
+
+// RuleTags are the tags of a topic rule. The rule itself is not kept here: who
+// asks for its tags has seen that it is there.
+type RuleTags struct {
+	Rule string            `json:"ruleName"`
+	Tags map[string]string `json:"tags"`
+}
+
+func (tx *Tx) ruleTags(rule string) (*RuleTags, error) {
+	if err := topicRuleName.check(rule); err != nil {
+		return nil, err
+	}
+	if t := get(tx, tx.r.ruleTags, rule); t != nil {
+		return t, nil
+	}
+	return &RuleTags{Rule: rule}, nil
+}
+
+// CheckTags says why a resource cannot have these tags.
+// Errors: LimitExceeded, InvalidRequest.
+func (r *Registry) CheckTags(tags map[string]string) error {
+	return wrap("registry.CheckTags", checkTags(tags, r.limits.Tags))
+}
+
+// SetRuleTags makes these the tags of a topic rule that has been made, or, none,
+// of one that is gone.
+func (r *Registry) SetRuleTags(ctx context.Context, rule string, tags map[string]string) error {
+	return r.Change(ctx, "registry.SetRuleTags", func(tx *Tx) error {
+		t, err := tx.ruleTags(rule)
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(tags) > 0:
+			if err := checkTags(tags, r.limits.Tags); err != nil {
+				return err
+			}
+			put(tx, r.ruleTags, rule, &RuleTags{rule, tags})
+		case len(t.Tags) > 0:
+			drop(tx, r.ruleTags, rule)
+		}
+		return nil
+	})
 }
 
 // TagResource adds tags to what an ARN names.

@@ -143,7 +143,8 @@ func (r *Registry) DeleteThingType(ctx context.Context, name string) error {
 			return invalid("thing type %s cannot be deleted: it is not deprecated", name)
 		}
 		if left := r.limits.TypeDeleteWait - tx.now.Sub(t.DeprecatedAt); left > 0 {
-			return invalid("thing type %s cannot be deleted: it was deprecated less than %s ago, wait %s", name, r.limits.TypeDeleteWait, left.Round(time.Second))
+			// Terraform looks for AWS's sentence, and tries again.
+			return invalid("Cannot delete thing type : %s. Please wait for 5 minutes after deprecation and then retry: %s are left", name, left.Round(time.Second))
 		}
 		if n := r.thingsByType[name].len(); n > 0 {
 			return invalid("thing type %s cannot be deleted: %d things have it", name, n)

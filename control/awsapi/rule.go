@@ -28,7 +28,7 @@ type Rules interface {
 func ruleOperations() []operation {
 	const rule = "rule/{ruleName}"
 	return []operation{
-		op(IoT, "CreateTopicRule", rule, (*API).createTopicRule, partly("no tags; the actions Weir has")),
+		op(IoT, "CreateTopicRule", rule, (*API).createTopicRule, partly("the actions Weir has")),
 		op(IoT, "GetTopicRule", rule, (*API).getTopicRule),
 		op(IoT, "ListTopicRules", "*", (*API).listTopicRules),
 		op(IoT, "ReplaceTopicRule", rule, (*API).replaceTopicRule, partly("the actions Weir has")),
@@ -94,7 +94,9 @@ func (a *API) ruleError(name string, err error) error {
 		return &Error{Code: "ResourceAlreadyExistsException", Message: "Rule " + name + " already exists",
 			ResourceID: name, ResourceARN: a.ruleARN(name), Err: err}
 	case errs.Is(err, errs.NotFound):
-		return notFound("Rule %s not found", name)
+		// Source: what AWS answers, and clients look for; its models have no
+		// ResourceNotFoundException for rules.
+		return &Error{Code: "UnauthorizedException", Message: "Access to topic rule '" + name + "' was denied: there is no such rule", Err: err}
 	}
 	return err
 }
@@ -104,13 +106,32 @@ func (a *API) createTopicRule(ctx context.Context, q *createTopicRuleRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if q.Tags != "" {
-		if _, err := url.ParseQuery(q.Tags); err != nil {
-			return nil, invalid("x-amz-tagging is not URL encoded")
-		}
-		return nil, notSupported("x-amz-tagging", "rules have no tags here")
+	tags, err := taggingOf(q.Tags)
+	if err != nil {
+		return nil, err
 	}
-	return &none{}, a.ruleError(q.RuleName, a.o.Rules.Create(ctx, r))
+	if err := a.o.Registry.CheckTags(tags); err != nil {
+		return nil, err
+	}
+	if err := a.o.Rules.Create(ctx, r); err != nil {
+		return nil, a.ruleError(q.RuleName, err)
+	}
+	return &none{}, a.o.Registry.SetRuleTags(ctx, q.RuleName, tags)
+}
+
+// taggingOf reads tags as the header x-amz-tagging has them: URL encoded pairs.
+func taggingOf(header string) (map[string]string, error) {
+	values, err := url.ParseQuery(header)
+	if err != nil {
+		return nil, invalid("x-amz-tagging is not URL encoded")
+	}
+	list := make([]tag, 0, len(values))
+	for k, v := range values {
+		for _, text := range v {
+			list = append(list, tag{k, text})
+		}
+	}
+	return tagsOf(list)
 }
 
 type replaceTopicRuleRequest struct {
@@ -232,10 +253,10 @@ func (a *API) listTopicRules(ctx context.Context, q *listTopicRulesRequest) (*li
 // deleteTopicRule succeeds also where there is no such rule, as AWS does.
 func (a *API) deleteTopicRule(ctx context.Context, q *ruleNameRequest) (*none, error) {
 	err := a.o.Rules.Delete(ctx, q.RuleName)
-	if errs.Is(err, errs.NotFound) {
-		err = nil
+	if err != nil && !errs.Is(err, errs.NotFound) {
+		return nil, err
 	}
-	return &none{}, err
+	return &none{}, a.o.Registry.SetRuleTags(ctx, q.RuleName, nil)
 }
 
 func (a *API) enableTopicRule(ctx context.Context, q *ruleNameRequest) (*none, error) {

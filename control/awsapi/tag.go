@@ -5,14 +5,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/weir-iot/weir/internal/errs"
 )
 
 func tagOperations() []operation {
 	const resource = "{arn:resourceArn}"
 	return []operation{
-		op(IoT, "TagResource", resource, (*API).tagResource, partly("not things and rules")),
-		op(IoT, "UntagResource", resource, (*API).untagResource, partly("as TagResource")),
-		op(IoT, "ListTagsForResource", resource, (*API).listTagsForResource, partly("as TagResource")),
+		op(IoT, "TagResource", resource, (*API).tagResource),
+		op(IoT, "UntagResource", resource, (*API).untagResource),
+		op(IoT, "ListTagsForResource", resource, (*API).listTagsForResource),
 	}
 }
 
@@ -36,6 +38,20 @@ func tagsOf(list []tag) (map[string]string, error) {
 	return out, nil
 }
 
+// taggable refuses the ARN of a rule that is not there: rules are kept elsewhere
+// than their tags.
+func (a *API) taggable(ctx context.Context, arn string) error {
+	rule, ok := strings.CutPrefix(arn, a.ruleARN(""))
+	if !ok {
+		return nil
+	}
+	_, err := a.o.Rules.Rule(ctx, rule)
+	if errs.Is(err, errs.NotFound) {
+		return notFound("there is no rule %s", clip(rule))
+	}
+	return err
+}
+
 type tagResourceRequest struct {
 	ResourceARN string `json:"resourceArn" is:"required 1..2048"`
 	Tags        []tag  `json:"tags" is:"required ..50"`
@@ -44,6 +60,9 @@ type tagResourceRequest struct {
 func (a *API) tagResource(ctx context.Context, q *tagResourceRequest) (*none, error) {
 	tags, err := tagsOf(q.Tags)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.taggable(ctx, q.ResourceARN); err != nil {
 		return nil, err
 	}
 	return &none{}, a.o.Registry.TagResource(ctx, q.ResourceARN, tags)
@@ -55,6 +74,9 @@ type untagResourceRequest struct {
 }
 
 func (a *API) untagResource(ctx context.Context, q *untagResourceRequest) (*none, error) {
+	if err := a.taggable(ctx, q.ResourceARN); err != nil {
+		return nil, err
+	}
 	return &none{}, a.o.Registry.UntagResource(ctx, q.ResourceARN, q.TagKeys)
 }
 
@@ -72,12 +94,8 @@ func (a *API) listTagsForResource(ctx context.Context, q *listTagsForResourceReq
 	if q.NextToken != "" {
 		return nil, invalid("nextToken is not one of this list")
 	}
-	// A rule cannot be given any, and Terraform asks whenever it reads one.
-	if rule, ok := strings.CutPrefix(q.ResourceARN, a.ruleARN("")); ok {
-		if _, err := a.o.Rules.Rule(ctx, rule); err != nil {
-			return nil, a.ruleError(clip(rule), err)
-		}
-		return &listTagsForResourceResponse{Tags: []tag{}}, nil
+	if err := a.taggable(ctx, q.ResourceARN); err != nil {
+		return nil, err
 	}
 	tags, err := a.o.Registry.Tags(q.ResourceARN)
 	if err != nil {

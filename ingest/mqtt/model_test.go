@@ -8,9 +8,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,11 +22,14 @@ import (
 	"github.com/weir-iot/weir/ingest"
 )
 
-// TestModel drives a gateway with random sequences of what clients do, right and
-// wrong, and holds what they see against a small model. WEIR_MODEL_STEPS is how
-// many steps are taken in all, WEIR_MODEL_SEED the seed of the first world;
-// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of it, to look at a part of
-// a failure.
+// TestModel drives gateways with random sequences of what clients do, right and
+// wrong, and holds what they see against a small model. A world is a gateway with
+// limits, log and clients of its own, and a seed for all that happens to it.
+//
+// WEIR_MODEL_STEPS is how many steps are taken in all, WEIR_MODEL_SEED the seed of
+// the first world; without them a few worlds are tried, some of them new ones.
+// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of a world, to look at a part
+// of a failure.
 func TestModel(t *testing.T) {
 	number := func(name string, otherwise uint64) uint64 {
 		if n, err := strconv.ParseUint(os.Getenv(name), 10, 64); err == nil {
@@ -31,35 +37,73 @@ func TestModel(t *testing.T) {
 		}
 		return otherwise
 	}
-	const world = 1000
-	steps := number("WEIR_MODEL_STEPS", 0)
-	if steps == 0 {
-		t.Skip("WEIR_MODEL_STEPS is not set: sequences with restarts and retained messages in flight are not yet told apart by the model")
-	}
-	seed := number("WEIR_MODEL_SEED", 1)
-	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", world)
-	began := time.Now()
-	for done := uint64(0); done < steps; done += to - from {
-		if at, trace, err := runModel(t, seed, from, to); err != nil {
-			// The largest prefix without which it fails too. What depends on timing
-			// may not show again.
-			start := from
-			patience := time.Now().Add(time.Minute)
-			for cut := (at - from) / 2; cut > 0; cut /= 2 {
-				for start+cut < at && time.Now().Before(patience) {
-					end, shorter, again := runModel(t, seed, start+cut, at)
-					if again == nil {
-						break
-					}
-					start, trace, err, at = start+cut, shorter, again, end
-				}
+	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", modelWorld)
+	seeds := make(chan uint64)
+	failed := make(chan struct{})
+	go func() {
+		defer close(seeds)
+		for _, seed := range modelSeeds(number("WEIR_MODEL_STEPS", 0)/(to-from), number("WEIR_MODEL_SEED", 0)) {
+			select {
+			case seeds <- seed:
+			case <-failed:
+				return
 			}
-			t.Fatalf("%v\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
-				err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 		}
-		seed++
+	}()
+	began, worlds := time.Now(), atomic.Uint64{}
+	var once sync.Once
+	var running sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		running.Go(func() {
+			for seed := range seeds {
+				if err := modelFailure(t, seed, from, to); err != nil {
+					t.Error(err)
+					once.Do(func() { close(failed) })
+				}
+				worlds.Add(1)
+			}
+		})
 	}
-	t.Logf("%d steps in %v, 0 divergences; the last world had seed %d", steps, time.Since(began).Round(time.Second), seed-1)
+	running.Wait()
+	if !t.Failed() {
+		t.Logf("%d steps in %v, 0 divergences", worlds.Load()*(to-from), time.Since(began).Round(time.Second))
+	}
+}
+
+const modelWorld = 1000 // steps
+
+// modelSeeds returns those of so many worlds, from first on; of a few, without.
+func modelSeeds(worlds, first uint64) (seeds []uint64) {
+	if worlds == 0 && first == 0 {
+		return []uint64{1, 2, rand.Uint64() >> 16, rand.Uint64() >> 16}
+	}
+	for i := range max(worlds, 1) {
+		seeds = append(seeds, first+i)
+	}
+	return seeds
+}
+
+// modelFailure takes the steps of a world, and of one that fails it tells the
+// least: the largest prefix is left out without which it fails too. What depends
+// on timing may not show again.
+func modelFailure(t *testing.T, seed, from, to uint64) error {
+	at, trace, err := runModel(t, seed, from, to)
+	if err == nil {
+		return nil
+	}
+	start := from
+	patience := time.Now().Add(time.Minute)
+	for cut := (at - from) / 2; cut > 0; cut /= 2 {
+		for start+cut < at && time.Now().Before(patience) {
+			end, shorter, again := runModel(t, seed, start+cut, at)
+			if again == nil {
+				break
+			}
+			start, trace, err, at = start+cut, shorter, again, end
+		}
+	}
+	return fmt.Errorf("%w\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
+		err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 }
 
 // diverged is what the gateway and the model do not agree on.
@@ -148,7 +192,7 @@ type modelMessage struct {
 	flags    [2]bool            // the retain flags it may have
 	filter   string             // retained: the subscription it is for
 	optional bool               // may not come
-	loose    bool               // flags and QoS are not held against it
+	loose    bool               // its QoS is not held against it
 	anyFlag  bool               // the retain flag is not held against it
 	either   bool               // a retained one, or a live one with the same payload
 	retained bool               // the flag it came with
@@ -186,6 +230,7 @@ type modelClient struct {
 	live    [2][]*modelMessage // QoS 1 by partition
 	zero    [2][]*modelMessage // QoS 0
 	ret     []*modelMessage    // retained
+	owed    []*modelMessage    // sent to it by groups that have ended
 	in      map[uint16]string  // aliases of the server's
 	aliases int                // how many it may use
 	out     map[uint16]string  // aliases of the client's
@@ -398,6 +443,7 @@ func (c *modelClient) sync() {
 		c.live[p] = slices.DeleteFunc(c.live[p], gone)
 	}
 	c.ret = slices.DeleteFunc(c.ret, gone)
+	c.owed = slices.DeleteFunc(c.owed, gone)
 	for _, g := range c.w.groups {
 		g.pending = slices.DeleteFunc(g.pending, func(m *modelMessage) bool { return m.holder == c && m.acking })
 	}
@@ -441,6 +487,7 @@ func (c *modelClient) sentNow() (out []*modelMessage) {
 		add(c.live[p])
 	}
 	add(c.ret)
+	add(c.owed)
 	for _, g := range c.w.sortedGroups() {
 		for _, m := range g.pending {
 			if m.holder == c && m.pid != 0 && !m.acking {
@@ -526,19 +573,19 @@ func (c *modelClient) delivered(d delivery) {
 		w.fail(c, "%v, want QoS %d", d, m.qos)
 	}
 	if list != &c.ret {
-		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.loose && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
+		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.either && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
 			w.fail(c, "%v: the retain flag", d)
 		}
-		if !inOrder(*list, m) {
+		if !m.either && !inOrder(*list, m) {
 			w.fail(c, "%v comes before what was published before it: %+v", d, *list)
 		}
-		if d.dup && !m.maybe && !m.loose {
+		if d.dup && !m.maybe && !m.either {
 			w.fail(c, "%v has DUP and is new", d)
 		}
-		if !d.dup && m.seen && d.qos > 0 && !m.loose {
+		if !d.dup && m.seen && d.qos > 0 && !m.either {
 			w.fail(c, "%v comes again without DUP", d)
 		}
-		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.loose && d.dup {
+		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.either && d.dup {
 			w.fail(c, "%v comes again with packet id %d, had %d", d, d.pid, m.oldPid)
 		}
 	}
@@ -570,10 +617,10 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 			if l == &c.ret && !d.retain && !m.either || l != &c.ret && d.retain && !m.flags[1] && !m.either && !m.anyFlag {
 				continue
 			}
-			if best == nil {
+			if best == nil || best.qos != d.qos {
 				best = m
 			}
-			if !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
+			if m.qos == d.qos && !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
 				best = m
 				break
 			}
@@ -593,7 +640,7 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 	if len(found) > 1 { // which of them it is cannot be told
 		optional := slices.ContainsFunc(found, func(m *modelMessage) bool { return m.optional })
 		for _, m := range found {
-			m.loose, m.optional = true, optional
+			m.optional = optional
 		}
 		for _, l := range all {
 			for _, m := range *l {
@@ -616,7 +663,7 @@ func inOrder(list []*modelMessage, m *modelMessage) bool {
 		if o == m {
 			return true
 		}
-		if o.pid == 0 && !o.optional && !o.acking {
+		if o.pid == 0 && !o.optional && !o.acking && !o.either {
 			return false
 		}
 	}
@@ -661,7 +708,7 @@ func (c *modelClient) away(keeps bool) {
 			m.optional = true // may be handed out late, when it is back
 		}
 	}
-	c.acked = nil
+	c.acked, c.owed = nil, nil
 	lost := func(m *modelMessage) {
 		if m.pid != 0 {
 			m.oldPid = m.pid
@@ -706,8 +753,14 @@ func (c *modelClient) leaveGroup(filter string) {
 	if g == nil {
 		return
 	}
-	if delete(g.members, c); len(g.members) == 0 {
-		delete(c.w.groups, filter)
+	if delete(g.members, c); len(g.members) > 0 {
+		return
+	}
+	delete(c.w.groups, filter)
+	for _, m := range g.pending {
+		if m.holder != nil {
+			m.holder.owed = append(m.holder.owed, m)
+		}
 	}
 }
 
@@ -1114,7 +1167,7 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 			}
 		} else if old != nil {
 			for _, m := range c.ret {
-				m.loose = m.loose || m.filter == s.filter
+				m.loose = m.loose || m.filter == s.filter && old.qos != s.qos
 			}
 		}
 	}
@@ -1141,9 +1194,6 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 	}
 	delete(c.subs, filter)
 	if strings.HasPrefix(filter, "$share/") {
-		for _, m := range c.w.groups[filter].pending {
-			m.loose = true // may be on its way
-		}
 		c.leaveGroup(filter)
 		return
 	}
@@ -1154,7 +1204,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 				if delete(m.by, s); len(m.by) == 0 {
 					m.optional = true
 				}
-				m.loose = true
+				m.anyFlag = true
 			}
 		}
 	}
@@ -1172,7 +1222,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 // drain lets all that are connected acknowledge what they get until nothing is
 // left that must come.
 func (w *world) drain() {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		left, what := 0, ""
 		for _, c := range w.clients {
@@ -1224,6 +1274,15 @@ func (w *world) drain() {
 				g.mu.Unlock()
 			}
 			w.r.s.routes.mu.RUnlock()
+			w.r.s.mu.Lock()
+			for id, c := range w.r.s.clients {
+				s := c.sess
+				s.mu.Lock()
+				what += fmt.Sprintf("\n%s: places %+v, flights %d to %d of %d, %d queued, %d retained, %d late, %d parked, replaced %d",
+					id, s.places, s.flightHead, s.flightTail, s.window, len(s.queue), len(s.retained), len(s.late), s.parked, len(s.replaced))
+				s.mu.Unlock()
+			}
+			w.r.s.mu.Unlock()
 			panic(diverged(fmt.Sprintf("%d messages do not come: %s", left, what)))
 		}
 		time.Sleep(200 * time.Microsecond)

@@ -57,7 +57,7 @@ func (s *Server) accessKeys(owner control.OwnerKey) sigv4.Keys {
 }
 
 // deviceEndpoints returns what DescribeEndpoint answers: the port that takes
-// everything, else that for HTTPS.
+// everything, else that for HTTPS, which the credentials provider is on.
 func (s *Server) deviceEndpoints() map[string]string {
 	at := s.endpoints.Mux
 	if at == "" {
@@ -67,7 +67,11 @@ func (s *Server) deviceEndpoints() map[string]string {
 		return nil
 	}
 	at = s.public(at)
-	return map[string]string{"iot:Data": at, "iot:Data-ATS": at, "iot:Jobs": at, "iot:CredentialProvider": at}
+	out := map[string]string{"iot:Data": at, "iot:Data-ATS": at, "iot:Jobs": at}
+	if s.endpoints.HTTPS != "" { // the other port asks for certificates by ALPN name alone, which no client of it sends
+		out["iot:CredentialProvider"] = s.public(s.endpoints.HTTPS)
+	}
+	return out
 }
 
 // deviceEndpointsAnywhere is deviceEndpoints, of a gateway in another process

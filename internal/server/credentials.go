@@ -86,10 +86,11 @@ func (s *Server) serveCredentials(w http.ResponseWriter, r *http.Request, p *aut
 // certificateOf returns the id of the client certificate r came with, "" where
 // there is none.
 func certificateOf(r *http.Request) string {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+	c := auth.ConnectionFrom(r.Context())
+	if c == nil || c.TLS == nil || len(c.TLS.PeerCertificates) == 0 {
 		return ""
 	}
-	return auth.CertificateID(r.TLS.PeerCertificates[0])
+	return auth.CertificateID(c.TLS.PeerCertificates[0])
 }
 
 // roleContext has what policies of a role may ask of who has assumed it.

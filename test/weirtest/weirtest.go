@@ -35,10 +35,12 @@ import (
 const patience = 20 * time.Second
 
 type options struct {
-	dir string
-	set []func(*config.Config)
-	dev bool
-	env []string
+	dir    string
+	set    []func(*config.Config)
+	dev    bool
+	env    []string
+	log    slog.Handler // of this process
+	stderr io.Writer    // of a child
 
 	roles []string
 	whole string // why it cannot be several processes; "": it can
@@ -80,8 +82,15 @@ func Roles(url string, names ...string) Option {
 // Whole keeps the Weir in one process where tests run on several, and says why.
 func Whole(why string) Option { return func(o *options) { o.whole = why } }
 
+// Log has a Weir in the test's own process log to h. Default: warnings, to the
+// test's log.
+func Log(h slog.Handler) Option { return func(o *options) { o.log = h } }
+
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
+
+// Stderr copies what a child process writes there to w.
+func Stderr(w io.Writer) Option { return func(o *options) { o.stderr = w } }
 
 func build(t testing.TB, opts []Option) *options {
 	o := &options{dev: true}
@@ -158,8 +167,11 @@ func (w *Weir) Begin() {
 	if err := cfg.Validate(); err != nil {
 		w.t.Fatal(err)
 	}
-	logger := slog.New(slog.NewTextHandler(testLog{w.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := server.New(w.t.Context(), server.Options{Config: cfg, Dev: w.o.dev, Logger: logger})
+	log := w.o.log
+	if log == nil {
+		log = slog.NewTextHandler(testLog{w.t}, &slog.HandlerOptions{Level: slog.LevelWarn})
+	}
+	s, err := server.New(w.t.Context(), server.Options{Config: cfg, Dev: w.o.dev, Logger: slog.New(log)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -270,6 +282,9 @@ func (w *Weir) launch() *launched {
 	cmd.SysProcAttr = childAttr()
 	in := &inner{cmd: cmd, done: make(chan struct{}), stderr: &tail{}}
 	cmd.Stderr = in.stderr
+	if w.o.stderr != nil {
+		cmd.Stderr = io.MultiWriter(in.stderr, w.o.stderr)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		w.t.Fatal(err)
