@@ -479,6 +479,26 @@ func TestAWSContention(t *testing.T) {
 						_, err := c.DeletePolicy(ctx, &iot.DeletePolicyInput{PolicyName: aws.String("p")})
 						return err
 					},
+					func() error {
+						_, err := c.CreateThingGroup(ctx, &iot.CreateThingGroupInput{ThingGroupName: aws.String("above")})
+						return err
+					},
+					func() error {
+						_, err := c.CreateThingGroup(ctx, &iot.CreateThingGroupInput{ThingGroupName: aws.String("below"), ParentGroupName: aws.String("above")})
+						return err
+					},
+					func() error {
+						_, err := c.AddThingToThingGroup(ctx, &iot.AddThingToThingGroupInput{ThingGroupName: aws.String("below"), ThingName: aws.String("counter")})
+						return err
+					},
+					func() error {
+						_, err := c.DeleteThingGroup(ctx, &iot.DeleteThingGroupInput{ThingGroupName: aws.String("above")})
+						return err
+					},
+					func() error {
+						_, err := c.DeleteThingGroup(ctx, &iot.DeleteThingGroupInput{ThingGroupName: aws.String("below")})
+						return err
+					},
 				} {
 					var api smithy.APIError
 					if err := f(); err != nil && (!errors.As(err, &api) || !slices.Contains(allowed, api.ErrorCode())) {
@@ -532,6 +552,21 @@ func TestAWSContention(t *testing.T) {
 		if _, err := c.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &name}); err != nil {
 			t.Errorf("attached and not there: %v", err)
 		}
+	}
+	in, err := c.ListThingGroupsForThing(ctx, &iot.ListThingGroupsForThingInput{ThingName: aws.String("counter")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.ListThingGroups(ctx, &iot.ListThingGroupsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, g := range all.ThingGroups {
+		names = append(names, aws.ToString(g.GroupName))
+	}
+	if len(in.ThingGroups) > 0 && !slices.Contains(names, "below") || slices.Contains(names, "below") && !slices.Contains(names, "above") {
+		t.Errorf("there are the groups %v, and the thing is in %d", names, len(in.ThingGroups))
 	}
 }
 
