@@ -286,7 +286,7 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 func (s *Server) operation(rt route) http.Handler {
 	if s.o.StatusOnly && rt.pattern != statusRoute {
 		rt.serve = func(*Server, http.ResponseWriter, *http.Request) error {
-			return errs.Errorf("control", errs.NotImplemented, "this process does not run the role control: ask one that does")
+			return errs.Errorf("control", errs.NotImplemented, "this process does not run the role registry: ask one that does")
 		}
 	}
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,11 @@ type Deployment struct {
 	Name    string
 	Config  Config
 	Package []byte // zip; nil: the code Config.Code names stays
+
+	// Uploaded: the package lies in the bucket already, as Config.Code and CodeSize
+	// say.
+	Uploaded bool
+
 	Create  bool   // it must not be there yet
 	Update  bool   // it must be there
 	Publish bool   // a numbered version too, where something changed
@@ -42,6 +47,9 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 	}
 	if len(d.Package) > MaxPackage {
 		return nil, errs.Errorf(op, errs.TooLarge, "the package has %d bytes, at most %d are taken", len(d.Package), MaxPackage)
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.deploy(ctx, d)
 	}
 	cfg := d.Config
 	if d.Package != nil {
@@ -95,10 +103,12 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 		}
 	}
 	if d.Package != nil {
-		// It must unpack before anyone may call it.
 		if _, err := s.codes.put(ctx, d.Package); err != nil {
 			return nil, err
 		}
+	}
+	if d.Package != nil || d.Uploaded {
+		// It must unpack before anyone may call it.
 		dir, err := s.codes.folder(ctx, cfg.Code, cfg.CodeSize)
 		if err == nil && cfg.Runtime == "wasm" {
 			err = s.compile(dir, &cfg)
@@ -170,6 +180,9 @@ func (s *Service) Publish(ctx context.Context, ref, description string) (*Functi
 	if err != nil {
 		return nil, err
 	}
+	if s.elsewhere != nil {
+		return s.elsewhere.publish(ctx, ref, description)
+	}
 	s.deploying.Lock()
 	defer s.deploying.Unlock()
 	r, rev, err := s.load(ctx, f.Name)
@@ -209,6 +222,9 @@ func (s *Service) Delete(ctx context.Context, ref, qualifier string) error {
 	f, _, version, err := s.find(ref, qualifier)
 	if err != nil {
 		return err
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.delete(ctx, ref, f.Name, qualifier)
 	}
 	s.deploying.Lock()
 	defer s.deploying.Unlock()

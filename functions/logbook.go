@@ -69,6 +69,37 @@ func clip(s string) string {
 	return s[:n] + "…"
 }
 
+// after returns the newest last lines (negative: all there are) behind the line
+// numbered n, and the number of the newest; with wait, as soon as there is one or
+// ctx ends. A number of another process's log counts as none.
+func (b *logbook) after(ctx context.Context, n uint64, last int, wait bool) ([]LogLine, uint64) {
+	for {
+		b.mu.Lock()
+		if n > b.count {
+			n = 0
+		}
+		lines := []LogLine{}
+		for _, l := range b.lines {
+			if l.n > n {
+				lines = append(lines, l)
+			}
+		}
+		newest, more := b.count, b.more
+		b.mu.Unlock()
+		if len(lines) > 0 || !wait {
+			if last >= 0 && len(lines) > last {
+				lines = lines[len(lines)-last:]
+			}
+			return lines, newest
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return lines, newest
+		}
+	}
+}
+
 // read calls fn for the newest last lines (negative: all there are), then with
 // follow for each new one until ctx ends.
 func (b *logbook) read(ctx context.Context, last int, follow bool, fn func(LogLine) error) error {

@@ -36,9 +36,18 @@ type Options struct {
 	AccountID string
 	Region    string
 
+	// Elsewhere: this process knows the functions there are and runs none; it asks
+	// others. nil: they run here.
+	Elsewhere Elsewhere
+
 	// RequireIsolation refuses programs the host cannot isolate, but those that ask
 	// for isolation none. weir serve sets it; weir dev warns.
 	RequireIsolation bool
+
+	// Alone says that no other process runs functions on this log: queued events
+	// need no lease then.
+	Alone bool
+	Lease time.Duration // how long a process's queued events are its own without a sign of it; default 5 s
 
 	HTTP http.RoundTripper                             // of the runtime http, guarded; nil: not served
 	AWS  func(ctx context.Context) (aws.Config, error) // of the runtime lambda; nil: not served
@@ -55,14 +64,15 @@ type Options struct {
 
 // Service deploys and runs functions. Its methods may be called concurrently.
 type Service struct {
-	o       Options
-	logger  *slog.Logger
-	now     func() time.Time
-	bucket  *kv.Bucket
-	codes   *codes
-	host    *sandbox.Host
-	queue   *queue
-	metrics *metrics
+	o         Options
+	logger    *slog.Logger
+	now       func() time.Time
+	bucket    *kv.Bucket
+	codes     *codes
+	host      *sandbox.Host
+	elsewhere *elsewhere // nil: functions run here
+	queue     *queue
+	metrics   *metrics
 
 	deploying sync.Mutex // one change of records at a time
 
@@ -95,7 +105,7 @@ type record struct {
 // function is a record with what runs it.
 type function struct {
 	record
-	rev   uint64           // of the bucket
+	rev   uint64           // of the bucket; 0: not seen since it is read anew
 	logs  *logbook         // outlives changes
 	pools map[string]*pool // by version; made when first asked
 }
@@ -125,6 +135,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if o.MaxEnvironments == 0 {
 		o.MaxEnvironments = 100
 	}
+	if o.Lease == 0 {
+		o.Lease = leaseTTL
+	}
 	if o.Waits == nil {
 		o.Waits = []time.Duration{time.Minute, 2 * time.Minute}
 	}
@@ -132,12 +145,17 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		o.Now = time.Now
 	}
 	s := &Service{o: o, logger: o.Logger, now: o.Now, bucket: o.Bucket, byName: map[string]*function{}}
+	s.codes = &codes{bucket: o.Bucket, dir: filepath.Join(o.Dir, "code")}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if o.Elsewhere != nil {
+		s.elsewhere = &elsewhere{s, o.Elsewhere}
+		return s, o.Bucket.Scan(ctx, recordPrefix, func(e kv.Entry) error { s.seen(e); return nil })
+	}
 	for _, dir := range []string{o.Dir, filepath.Join(o.Dir, "code")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
 	}
-	s.codes = &codes{bucket: o.Bucket, dir: filepath.Join(o.Dir, "code")}
 	for _, stale := range []string{filepath.Join(o.Dir, "tmp-*"), filepath.Join(o.Dir, "check-*"), filepath.Join(o.Dir, "code", "new-*")} {
 		list, _ := filepath.Glob(stale)
 		for _, path := range list {
@@ -148,7 +166,6 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.host, err = sandbox.NewHost(o.Dir, o.Hidden); err != nil {
 		return nil, err
 	}
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if err := o.Bucket.Scan(ctx, recordPrefix, func(e kv.Entry) error { s.seen(e); return nil }); err != nil {
 		return nil, err
 	}
@@ -166,14 +183,13 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 
 // Run serves invocations until ctx ends; then it ends every environment.
 func (s *Service) Run(ctx context.Context) error {
+	if s.elsewhere != nil {
+		return s.elsewhere.follow(ctx)
+	}
 	inner, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = s.host.Run(inner) })
-	parts.Go(func() {
-		if err := s.bucket.Watch(ctx, recordPrefix, s.seen); err != nil && ctx.Err() == nil {
-			s.logger.Error("functions are not followed any more", "err", err)
-		}
-	})
+	parts.Go(func() { s.watch(ctx) })
 	parts.Go(func() { s.queue.run(ctx) })
 	reap := time.NewTicker(max(s.o.Idle/4, 10*time.Millisecond))
 	defer reap.Stop()
@@ -217,12 +233,46 @@ func (s *Service) pools() []*pool {
 	return out
 }
 
+// watch follows the records until ctx ends.
+func (s *Service) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		for _, f := range s.byName {
+			f.rev = 0 // revisions may have gone back
+		}
+		s.mu.Unlock()
+		err := s.bucket.Watch(ctx, recordPrefix, func(e kv.Entry) {
+			if e.Key == "" {
+				s.dropUnseen()
+				return
+			}
+			s.seen(e)
+		})
+		if err != nil {
+			s.logger.Warn("the functions are read anew", "err", err)
+			pause(ctx, time.Second)
+		}
+	}
+}
+
+// dropUnseen drops the functions the bucket has no more.
+func (s *Service) dropUnseen() {
+	s.mu.RLock()
+	var gone []string
+	for name, f := range s.byName {
+		if f.rev == 0 {
+			gone = append(gone, name)
+		}
+	}
+	s.mu.RUnlock()
+	for _, name := range gone {
+		s.seen(kv.Entry{Key: recordPrefix + name, Revision: 1})
+	}
+}
+
 // seen takes one entry of the bucket.
 func (s *Service) seen(e kv.Entry) {
-	name, ok := strings.CutPrefix(e.Key, recordPrefix)
-	if !ok {
-		return // the end of what there was
-	}
+	name := strings.TrimPrefix(e.Key, recordPrefix)
 	var r record
 	if len(e.Value) > 0 {
 		if err := json.Unmarshal(e.Value, &r); err != nil {
@@ -384,6 +434,9 @@ func (s *Service) Call(ctx context.Context, r *Request) (*Response, error) {
 	}
 	if len(r.Payload) > MaxPayload {
 		return nil, errs.Errorf(op, errs.TooLarge, "%d bytes exceeded the maximum of %d", len(r.Payload), MaxPayload)
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.call(ctx, &cfg, r)
 	}
 	p, err := s.pool(f, cfg, version)
 	if err != nil {
@@ -553,7 +606,12 @@ func (s *Service) permitted(ctx context.Context, cfg *Config) error {
 }
 
 // Isolation tries what this machine can keep a function from.
-func (s *Service) Isolation(ctx context.Context) *sandbox.Report { return s.host.Check(ctx) }
+func (s *Service) Isolation(ctx context.Context) *sandbox.Report {
+	if s.elsewhere != nil {
+		return s.elsewhere.isolation(ctx)
+	}
+	return s.host.Check(ctx)
+}
 
 // compilations returns the cache of compiled modules, on disk.
 func (s *Service) compilations() (wazero.CompilationCache, error) {
@@ -575,6 +633,9 @@ func (s *Service) Logs(ctx context.Context, ref string, last int, follow bool, f
 	f, _, _, err := s.find(ref, "")
 	if err != nil {
 		return err
+	}
+	if s.elsewhere != nil {
+		return s.elsewhere.logs(ctx, ref, last, follow, fn)
 	}
 	return f.logs.read(ctx, last, follow, fn)
 }

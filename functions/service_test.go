@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	sandbox.Main()
 	if len(os.Args) > 1 && os.Args[0] == "guest" {
-		guest(os.Args[1])
+		guest(os.Args[1:])
 	}
 	code := m.Run()
 	if built != "" {
@@ -48,6 +49,17 @@ func openAt(t testing.TB, dir string, change func(*functions.Options)) (*functio
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openWith(t, log, filepath.Join(dir, "functions"), func(o *functions.Options) {
+		o.Hidden, o.Alone = []string{dir}, true
+		if change != nil {
+			change(o)
+		}
+	})
+}
+
+// openWith runs a Service over log until the test ends.
+func openWith(t testing.TB, log *eventlog.Log, dir string, change func(*functions.Options)) (*functions.Service, func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	logged := make(chan error, 1)
 	go func() { logged <- log.Run(ctx) }()
@@ -55,11 +67,8 @@ func openAt(t testing.TB, dir string, change func(*functions.Options)) (*functio
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := functions.Options{Bucket: b, Dir: filepath.Join(dir, "functions"), Hidden: []string{dir}, AccountID: "123456789012", Region: "us-east-1",
-		Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute}
-	if change != nil {
-		change(&o)
-	}
+	o := functions.Options{Bucket: b, Dir: dir, AccountID: "123456789012", Region: "us-east-1", Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute}
+	change(&o)
 	s, err := functions.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -517,7 +526,16 @@ func TestMistakesInADeployment(t *testing.T) {
 }
 
 // guest is a function that misbehaves, as a program of its own.
-func guest(what string) {
+func guest(args []string) {
+	what := args[0]
+	if what == "queue" {
+		n, _ := strconv.Atoi(args[3])
+		if err := runQueue(args[1], args[2], n); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	api := newGuestAPI()
 	switch what {
 	case "exit":

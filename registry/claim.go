@@ -48,7 +48,7 @@ func (r *Registry) CreateProvisioningClaim(ctx context.Context, template string)
 	if r.o.CA == nil {
 		return nil, nil, errs.Errorf(op, errs.NotImplemented, "this Weir has no certificate authority")
 	}
-	pub, keys, err := makeKeys(ctx, r.o.Keys)
+	pub, keys, err := r.keys.pair(ctx, r.o.Keys)
 	if err != nil {
 		return nil, nil, wrap(op, err)
 	}

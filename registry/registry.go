@@ -30,6 +30,9 @@ type Options struct {
 	Seal   Sealer               // nil: no access keys
 	Limits Limits               // zero: AWS()
 	Keys   KeyType              // of CreateKeysAndCertificate; "": RSA of 2,048 bits, as AWS's
+	// KeysAhead is how many RSA keys are made ahead while there is a template by
+	// which devices may ask for them. They are in memory only.
+	KeysAhead int
 
 	// Publish takes the events of changes that the event configurations ask for.
 	// It returns once they are durable. Nil: no change is told.
@@ -128,11 +131,13 @@ type Registry struct {
 	arnPrefix string
 	self      string             // names this process to others
 	stripes   [256]chan struct{} // locks of keys being changed by this process
+	keys      *keyMaker
 
 	mu       sync.RWMutex // guards the rest
 	tables   map[string]projection
 	mark     kv.Mark           // where the bucket was loaded
 	seen     uint64            // revision up to which the bucket was followed
+	newest   uint64            // the last change of this process
 	direct   map[string]uint64 // keys this process changed and has not yet seen come by
 	moved    chan struct{}     // closed and replaced when seen moves
 	guards   [guardCount]uint64
@@ -184,7 +189,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	const op = "registry.Open"
 	r := &Registry{
 		o: o, limits: o.Limits, now: o.Now, arnPrefix: "arn:aws:iot:" + o.Region + ":" + o.AccountID + ":",
-		self: newID(), direct: map[string]uint64{}, stale: map[string]uint64{}, moved: make(chan struct{}),
+		self: newID(), direct: map[string]uint64{}, stale: map[string]uint64{}, moved: make(chan struct{}), keys: newKeyMaker(o.KeysAhead),
 	}
 	if o.Bucket == nil || o.Logger == nil || o.AccountID == "" || o.Region == "" {
 		return nil, errs.Errorf(op, errs.Invalid, "bucket, logger, account or region is missing")
@@ -253,6 +258,9 @@ func (r *Registry) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	others.Go(func() { r.sweep(ctx) })
 	others.Go(func() { r.publishAnnouncements(ctx) })
+	if r.o.KeysAhead > 0 && r.o.Keys != ECDSAP256 {
+		others.Go(func() { r.keys.makeAhead(ctx, r.enrols) })
+	}
 	err := r.o.Bucket.Follow(ctx, "", from, r.follow)
 	cancel()
 	others.Wait()
@@ -266,6 +274,42 @@ func (r *Registry) OnChange(f func(Change)) {
 	r.mu.Lock()
 	r.handlers = append(r.handlers, f)
 	r.mu.Unlock()
+}
+
+// Revision returns a revision of the bucket that has all that can be read here.
+func (r *Registry) Revision() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return max(r.seen, r.newest)
+}
+
+// Await returns once everything up to a revision can be read here, or ctx ends.
+// It is for who has heard of a change from another process, which need not have
+// come by yet. Errors: errs.Timeout.
+func (r *Registry) Await(ctx context.Context, revision uint64) error {
+	for {
+		r.mu.RLock()
+		there, moved := r.seen >= revision, r.moved
+		r.mu.RUnlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return errs.E("registry.Await", errs.Timeout, ctx.Err())
+		}
+	}
+}
+
+// CatchUp waits until all that other processes had changed when it was called can
+// be read here, or ctx ends. moved: something was not yet.
+func (r *Registry) CatchUp(ctx context.Context) (moved bool, err error) {
+	newest, err := r.o.Bucket.Newest()
+	if err != nil || newest <= r.Revision() {
+		return false, err
+	}
+	return true, r.Await(ctx, newest)
 }
 
 // follow is called with each entry behind what was loaded, in order.

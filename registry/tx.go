@@ -311,6 +311,7 @@ func (tx *Tx) applied(changes []kv.Change, rev uint64) {
 	r := tx.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.newest = max(r.newest, rev)
 	for i, c := range changes {
 		at := rev - uint64(len(changes)-1-i)
 		if at <= r.seen {

@@ -5,15 +5,12 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
-	"log/slog"
-	"runtime"
 	"strings"
 	"time"
 
@@ -29,14 +26,6 @@ type CertificateAuthority interface {
 	SignClientUntil(subject pkix.Name, key crypto.PublicKey, then time.Time) ([]byte, error)
 }
 
-// KeyType is the kind of key Weir makes for a device.
-type KeyType string
-
-const (
-	RSA2048   KeyType = "RSA_2048"
-	ECDSAP256 KeyType = "ECDSA_P256"
-)
-
 // IssuedSubject is the subject of certificates made with their keys.
 var IssuedSubject = pkix.Name{CommonName: "Weir IoT Certificate"}
 
@@ -48,18 +37,6 @@ type CreateKeys struct {
 	Name   string  // common name; "": IssuedSubject
 }
 
-// KeyPair is a key made for a device, PEM. The private one is kept nowhere.
-type KeyPair struct {
-	Public  string `json:"PublicKey"`
-	Private string `json:"PrivateKey"`
-}
-
-// String keeps the private key out of every %v.
-func (k KeyPair) String() string { return "key pair" }
-
-// LogValue keeps the private key out of every log.
-func (k KeyPair) LogValue() slog.Value { return slog.StringValue(k.String()) }
-
 // CreateKeysAndCertificate makes a key and a certificate of Weir's own CA for
 // it.
 func (r *Registry) CreateKeysAndCertificate(ctx context.Context, in CreateKeys) (*Certificate, *KeyPair, error) {
@@ -68,7 +45,7 @@ func (r *Registry) CreateKeysAndCertificate(ctx context.Context, in CreateKeys) 
 	if typ == "" {
 		typ = r.o.Keys
 	}
-	pub, keys, err := makeKeys(ctx, typ)
+	pub, keys, err := r.keys.pair(ctx, typ)
 	if err != nil {
 		return nil, nil, wrap(op, err)
 	}
@@ -131,49 +108,6 @@ func (r *Registry) issue(ctx context.Context, op string, subject pkix.Name, key 
 		return nil, err
 	}
 	return c, nil
-}
-
-// making bounds how many RSA keys are made at a time: each takes a core for
-// some tenths of a second.
-var making = make(chan struct{}, max(1, runtime.NumCPU()-1))
-
-func makeKeys(ctx context.Context, typ KeyType) (crypto.PublicKey, *KeyPair, error) {
-	var signer crypto.Signer
-	var block *pem.Block
-	switch typ {
-	case "", RSA2048:
-		select {
-		case making <- struct{}{}:
-		case <-ctx.Done():
-			return nil, nil, errs.E("registry", errs.Timeout, ctx.Err())
-		}
-		defer func() { <-making }()
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			return nil, nil, err
-		}
-		signer, block = k, &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k)}
-	case ECDSAP256:
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, nil, err
-		}
-		der, err := x509.MarshalECPrivateKey(k)
-		if err != nil {
-			return nil, nil, err
-		}
-		signer, block = k, &pem.Block{Type: "EC PRIVATE KEY", Bytes: der}
-	default:
-		return nil, nil, invalid("%q is no type of key: %s or %s", clip(string(typ)), RSA2048, ECDSAP256)
-	}
-	der, err := x509.MarshalPKIXPublicKey(signer.Public())
-	if err != nil {
-		return nil, nil, err
-	}
-	return signer.Public(), &KeyPair{
-		Public:  string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
-		Private: string(pem.EncodeToMemory(block)),
-	}, nil
 }
 
 const (

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/weir-iot/weir/internal/strictyaml"
 	"github.com/weir-iot/weir/internal/suggest"
 	"github.com/weir-iot/weir/rules/sql"
 )
@@ -85,42 +85,21 @@ func (ps Problems) err() error {
 	return ps
 }
 
-// source is a text with the place of its lines.
-type source struct {
-	file  string
-	text  string
-	lines []int
-}
+// source is a text the user wrote.
+type source struct{ file, text string }
 
-func newSource(file string, data []byte) *source {
-	s := &source{file: file, text: strings.TrimPrefix(string(data), "\ufeff"), lines: []int{0}}
-	for i := range len(s.text) {
-		if s.text[i] == '\n' {
-			s.lines = append(s.lines, i+1)
-		}
-	}
-	return s
-}
-
-func (s *source) problem(at, n int, hint, format string, args ...any) *Problem {
+func (s source) problem(at, n int, hint, format string, args ...any) *Problem {
 	at = max(0, min(at, len(s.text)))
-	line, _ := slices.BinarySearchFunc(s.lines, at, func(l, at int) int {
-		if l <= at {
-			return -1
-		}
-		return 1
-	})
-	return &Problem{
-		File: s.file, Line: line, Column: 1 + utf8.RuneCountInString(s.text[s.lines[line-1]:at]),
-		Msg: fmt.Sprintf(format, args...), Hint: hint, text: s.text, at: at, n: min(n, len(s.text)-at),
-	}
+	span := sql.Span{From: at, To: min(at+n, len(s.text))}
+	e := sql.At(s.text, span, hint, format, args...)
+	return &Problem{File: s.file, Line: e.Line, Column: e.Column, Msg: e.Msg, Hint: hint, text: s.text, at: at, n: span.To - at}
 }
 
 // Document is a rule with the places of its parts.
 type Document struct {
 	Rule *Rule
-	src  *source
-	root *node
+	src  source
+	root *strictyaml.Node
 }
 
 // maxFile bounds a file of rules.
@@ -131,24 +110,21 @@ const maxFile = 8 << 20
 // and limits; statements and actions are checked by Document.Check. The error
 // is Problems; the documents without a mistake are returned with it.
 func Parse(file string, data []byte) ([]*Document, error) {
-	s := newSource(file, data)
+	s := source{file, strings.TrimPrefix(string(data), "\ufeff")}
 	if len(data) > maxFile {
 		return nil, Problems{s.problem(0, 1, "", "the file has %d bytes, at most %d are read", len(data), maxFile)}
 	}
-	read := s.readYAML
-	if strings.EqualFold(filepath.Ext(file), ".json") || json.Valid([]byte(s.text)) {
-		read = s.readJSON
-	}
-	roots, p := read()
-	if p != nil {
-		return nil, Problems{p}
+	roots, err := strictyaml.ParseAll(file, []byte(s.text))
+	var bad *strictyaml.Error
+	if errors.As(err, &bad) {
+		return nil, Problems{s.problem(bad.Offset, 1, bad.Hint, "%s", bad.Msg)}
 	}
 	var ps Problems
 	var docs []*Document
 	for _, r := range roots {
-		list := []*node{r}
-		if r.kind == listNode {
-			list = r.items
+		list := []*strictyaml.Node{r}
+		if r.Kind == strictyaml.List {
+			list = r.Items
 		}
 		for _, n := range list {
 			rule, mistakes := s.rule(n)
@@ -168,31 +144,31 @@ func Parse(file string, data []byte) ([]*Document, error) {
 var ruleKeys = []string{"ruleName", "sql", "description", "awsIotSqlVersion", "ruleDisabled", "actions", "errorAction"}
 
 // rule reads one rule strictly.
-func (s *source) rule(n *node) (*Rule, Problems) {
-	if n.kind != objectNode {
-		return nil, Problems{s.problem(n.at, 1, "a rule has the keys "+strings.Join(ruleKeys, ", "), "expected a rule, found %s", n.kind)}
+func (s source) rule(n *strictyaml.Node) (*Rule, Problems) {
+	if n.Kind != strictyaml.Map {
+		return nil, Problems{s.problem(n.Offset, 1, "a rule has the keys "+strings.Join(ruleKeys, ", "), "expected a rule, found %s", n.Kind)}
 	}
 	var ps Problems
 	bad := func(at, l int, hint, format string, args ...any) {
 		ps = append(ps, s.problem(at, l, hint, format, args...))
 	}
-	text := func(k key) string {
-		if k.val.kind != stringNode {
+	text := func(k strictyaml.Field) string {
+		if k.Value.Kind != strictyaml.String {
 			hint := ""
-			if k.val.kind == numberNode || k.val.kind == boolNode {
+			if k.Value.Kind == strictyaml.Number || k.Value.Kind == strictyaml.Bool {
 				hint = "write it in quotes"
 			}
-			bad(k.val.at, 1, hint, "%s: expected a string, found %s", k.name, k.val.kind)
+			bad(k.Value.Offset, 1, hint, "%s: expected a string, found %s", k.Name, k.Value.Kind)
 		}
-		return k.val.text
+		return k.Value.Text
 	}
 	r := &Rule{}
-	for _, k := range n.keys {
-		switch k.name {
+	for _, k := range n.Fields {
+		switch k.Name {
 		case "ruleName":
-			if r.Name = text(k); k.val.kind == stringNode {
+			if r.Name = text(k); k.Value.Kind == strictyaml.String {
 				if err := CheckName(r.Name); err != nil {
-					bad(k.val.at, max(1, len(r.Name)), "", "%s", err)
+					bad(k.Value.Offset, max(1, len(r.Name)), "", "%s", err)
 				}
 			}
 		case "sql":
@@ -202,19 +178,19 @@ func (s *source) rule(n *node) (*Rule, Problems) {
 		case "awsIotSqlVersion":
 			r.SQLVersion = text(k)
 		case "ruleDisabled":
-			if k.val.kind != boolNode {
-				bad(k.val.at, 1, "", "ruleDisabled: expected true or false, found %s", k.val.kind)
+			if k.Value.Kind != strictyaml.Bool {
+				bad(k.Value.Offset, 1, "", "ruleDisabled: expected true or false, found %s", k.Value.Kind)
 			}
-			r.Disabled = k.val.text == "true"
+			r.Disabled = k.Value.Text == "true"
 		case "actions":
-			if k.val.kind != listNode {
-				bad(k.val.at, 1, "", "actions: expected a list, found %s", k.val.kind)
+			if k.Value.Kind != strictyaml.List {
+				bad(k.Value.Offset, 1, "", "actions: expected a list, found %s", k.Value.Kind)
 				continue
 			}
-			if len(k.val.items) > MaxActions {
-				bad(k.val.items[MaxActions].at, 1, "", "a rule has at most %d actions, this one has %d", MaxActions, len(k.val.items))
+			if len(k.Value.Items) > MaxActions {
+				bad(k.Value.Items[MaxActions].Offset, 1, "", "a rule has at most %d actions, this one has %d", MaxActions, len(k.Value.Items))
 			}
-			for _, x := range k.val.items {
+			for _, x := range k.Value.Items {
 				if a, p := s.action(x); p != nil {
 					ps = append(ps, p)
 				} else {
@@ -222,30 +198,30 @@ func (s *source) rule(n *node) (*Rule, Problems) {
 				}
 			}
 		case "errorAction":
-			if k.val.kind == nullNode {
+			if k.Value.Kind == strictyaml.Null {
 				continue
 			}
-			a, p := s.action(k.val)
+			a, p := s.action(k.Value)
 			if p != nil {
 				ps = append(ps, p)
 			}
 			r.ErrorAction = &a
 		default:
 			hint := "known are " + strings.Join(ruleKeys, ", ")
-			if near, ok := suggest.Nearest(k.name, ruleKeys); ok {
+			if near, ok := suggest.Nearest(k.Name, ruleKeys); ok {
 				hint = fmt.Sprintf("did you mean %q?", near)
 			}
-			bad(k.at, max(1, len(k.name)), hint, "unknown key %q", k.name)
+			bad(k.Offset, max(1, len(k.Name)), hint, "unknown key %q", k.Name)
 		}
 	}
 	for _, name := range []string{"ruleName", "sql", "actions"} {
-		if n.get(name) == nil {
-			bad(n.at, 1, "", "the key %q is missing", name)
+		if n.Get(name) == nil {
+			bad(n.Offset, 1, "", "the key %q is missing", name)
 		}
 	}
 	if len(ps) == 0 {
 		if b, err := json.Marshal(r); err != nil || len(b) > MaxDocument {
-			bad(n.at, 1, "", "the rule document has %d bytes, at most %d are allowed", len(b), MaxDocument)
+			bad(n.Offset, 1, "", "the rule document has %d bytes, at most %d are allowed", len(b), MaxDocument)
 		}
 	}
 	if r.Actions == nil {
@@ -254,27 +230,27 @@ func (s *source) rule(n *node) (*Rule, Problems) {
 	return r, ps
 }
 
-func (s *source) action(n *node) (Action, *Problem) {
+func (s source) action(n *strictyaml.Node) (Action, *Problem) {
 	const hint = "write one action as {<kind>: {…}}"
-	if n.kind != objectNode {
-		return Action{}, s.problem(n.at, 1, hint, "expected an action, found %s", n.kind)
+	if n.Kind != strictyaml.Map {
+		return Action{}, s.problem(n.Offset, 1, hint, "expected an action, found %s", n.Kind)
 	}
-	if len(n.keys) != 1 {
-		at := n.at
-		if len(n.keys) > 1 {
-			at = n.keys[1].at
+	if len(n.Fields) != 1 {
+		at := n.Offset
+		if len(n.Fields) > 1 {
+			at = n.Fields[1].Offset
 		}
-		return Action{}, s.problem(at, 1, hint+"; each action is an entry of its own", "an action has one key, its kind; this one has %d", len(n.keys))
+		return Action{}, s.problem(at, 1, hint+"; each action is an entry of its own", "an action has one key, its kind; this one has %d", len(n.Fields))
 	}
-	k := n.keys[0]
-	if k.val.kind != objectNode && k.val.kind != nullNode {
-		return Action{}, s.problem(k.val.at, 1, "", "%s: expected an object, found %s", k.name, k.val.kind)
+	k := n.Fields[0]
+	if k.Value.Kind != strictyaml.Map && k.Value.Kind != strictyaml.Null {
+		return Action{}, s.problem(k.Value.Offset, 1, "", "%s: expected an object, found %s", k.Name, k.Value.Kind)
 	}
 	params := []byte("{}")
-	if k.val.kind == objectNode {
-		params = k.val.appendJSON(nil)
+	if k.Value.Kind == strictyaml.Map {
+		params = k.Value.JSON()
 	}
-	return Action{Kind: k.name, Params: params}, nil
+	return Action{Kind: k.Name, Params: params}, nil
 }
 
 // Checker validates what only others know: statements and actions.
@@ -331,7 +307,7 @@ func plainly(err error) error {
 // Check finds every mistake in the statement and the actions. The error is
 // Problems.
 func (d *Document) Check(ctx context.Context, c Checker) error {
-	stmt := d.root.get("sql")
+	stmt := d.root.Get("sql")
 	prog, err := c.Language.Compile(d.Rule)
 	if err != nil {
 		return Problems{d.sqlProblem(stmt, err)}
@@ -340,54 +316,54 @@ func (d *Document) Check(ctx context.Context, c Checker) error {
 		return nil
 	}
 	var ps Problems
-	check := func(n *node, a Action, errorAction bool) {
+	check := func(n *strictyaml.Node, a Action, errorAction bool) {
 		if err := c.Action(ctx, d.Rule, prog, a.Kind, a.Params, errorAction); err != nil {
-			ps = append(ps, d.actionProblem(n.keys[0], err))
+			ps = append(ps, d.actionProblem(n.Fields[0], err))
 		}
 	}
 	for i, a := range d.Rule.Actions {
-		check(d.root.get("actions").items[i], a, false)
+		check(d.root.Get("actions").Items[i], a, false)
 	}
 	if a := d.Rule.ErrorAction; a != nil {
-		check(d.root.get("errorAction"), *a, true)
+		check(d.root.Get("errorAction"), *a, true)
 	}
 	return ps.err()
 }
 
 // sqlProblem points into the text of n, a string that holds SQL.
-func (d *Document) sqlProblem(n *node, err error) *Problem {
+func (d *Document) sqlProblem(n *strictyaml.Node, err error) *Problem {
 	var se *sql.Error
 	if !errors.As(err, &se) {
-		return d.src.problem(n.at, 1, "", "%s", err)
+		return d.src.problem(n.Offset, 1, "", "%s", err)
 	}
 	if strings.HasPrefix(se.Msg, "unknown SQL version") {
-		if v := d.root.get("awsIotSqlVersion"); v != nil {
+		if v := d.root.Get("awsIotSqlVersion"); v != nil {
 			n = v
 		}
-		return d.src.problem(n.at, len(n.text), se.Hint, "%s", se.Msg)
+		return d.src.problem(n.Offset, len(n.Text), se.Hint, "%s", se.Msg)
 	}
-	from := d.src.inside(n, se.Span.From)
-	to := d.src.inside(n, se.Span.To)
+	from := n.Inside(se.Span.From)
+	to := n.Inside(se.Span.To)
 	return d.src.problem(from, max(1, to-from), se.Hint, "%s", se.Msg)
 }
 
 // actionProblem points at the part of an action an error is about.
-func (d *Document) actionProblem(k key, err error) *Problem {
+func (d *Document) actionProblem(k strictyaml.Field, err error) *Problem {
 	var pe placed
 	if !errors.As(err, &pe) {
-		return d.src.problem(k.at, len(k.name), "", "%s: %s", k.name, err)
+		return d.src.problem(k.Offset, len(k.Name), "", "%s: %s", k.Name, err)
 	}
-	n, at, width := k.val, k.at, len(k.name) // the action itself
+	n, at, width := k.Value, k.Offset, len(k.Name) // the action itself
 	path := pe.FieldPath()
 	for _, step := range path {
-		i := slices.IndexFunc(n.keys, func(k key) bool { return k.name == step })
+		i := slices.IndexFunc(n.Fields, func(k strictyaml.Field) bool { return k.Name == step })
 		if i >= 0 {
-			n, at, width = n.keys[i].val, n.keys[i].at, max(1, len(n.keys[i].name))
+			n, at, width = n.Fields[i].Value, n.Fields[i].Offset, max(1, len(n.Fields[i].Name))
 			continue
 		}
-		if j, e := strconv.Atoi(step); e == nil && n.kind == listNode && j >= 0 && j < len(n.items) {
-			n = n.items[j]
-			at, width = n.at, 1
+		if j, e := strconv.Atoi(step); e == nil && n.Kind == strictyaml.List && j >= 0 && j < len(n.Items) {
+			n = n.Items[j]
+			at, width = n.Offset, 1
 			continue
 		}
 		break
@@ -396,17 +372,17 @@ func (d *Document) actionProblem(k key, err error) *Problem {
 	if len(path) > 0 {
 		msg = strings.Join(path, ".") + ": " + msg
 	}
-	msg = k.name + ": " + msg
+	msg = k.Name + ": " + msg
 	var se *sql.Error
-	if errors.As(err, &se) && n.kind == stringNode {
+	if errors.As(err, &se) && n.Kind == strictyaml.String {
 		p := d.sqlProblem(n, se)
 		if p.Hint == "" {
 			p.Hint = pe.FieldHint()
 		}
 		return p
 	}
-	if off := pe.FieldOffset(); off >= 0 && n.kind == stringNode {
-		at, width = d.src.inside(n, off), 1
+	if off := pe.FieldOffset(); off >= 0 && n.Kind == strictyaml.String {
+		at, width = n.Inside(off), 1
 	}
 	return d.src.problem(at, width, pe.FieldHint(), "%s", msg)
 }
@@ -458,9 +434,9 @@ func Load(path string) ([]*Document, error) {
 		}
 		for _, d := range list {
 			if first := seen[d.Rule.Name]; first != nil {
-				n := d.root.get("ruleName")
-				other := first.src.problem(first.root.get("ruleName").at, 1, "", "")
-				ps = append(ps, d.src.problem(n.at, len(n.text), "", "rule %q is in %s:%d already", d.Rule.Name, other.File, other.Line))
+				n := d.root.Get("ruleName")
+				other := first.src.problem(first.root.Get("ruleName").Offset, 1, "", "")
+				ps = append(ps, d.src.problem(n.Offset, len(n.Text), "", "rule %q is in %s:%d already", d.Rule.Name, other.File, other.Line))
 				continue
 			}
 			seen[d.Rule.Name] = d

@@ -207,9 +207,9 @@ func FuzzParse(f *testing.F) {
 			if back, err := Parse("f.json", again); err != nil || !back[0].Rule.Equal(d.Rule) {
 				t.Fatalf("%s: %v", again, err)
 			}
-			n := d.root.get("sql")
-			for i := range len(n.text) + 1 {
-				if at := d.src.inside(n, i); at < 0 || at > len(d.src.text) {
+			n := d.root.Get("sql")
+			for i := range len(n.Text) + 1 {
+				if at := n.Inside(i); at < 0 || at > len(d.src.text) {
 					t.Fatal(at)
 				}
 			}

@@ -42,7 +42,7 @@ func (l SQL) Warnings(d *Document) []*Problem {
 	}
 	out := make([]*Problem, len(warnings))
 	for i := range warnings {
-		out[i] = d.sqlProblem(d.root.get("sql"), &warnings[i])
+		out[i] = d.sqlProblem(d.root.Get("sql"), &warnings[i])
 	}
 	return out
 }

@@ -23,8 +23,10 @@ import (
 	"time"
 )
 
+// Names of the authority's files in its folder.
+const CAFile, CAKeyFile = "ca.pem", "ca-key.pem"
+
 const (
-	caFile, caKeyFile         = "ca.pem", "ca-key.pem"
 	serverFile, serverKeyFile = "server.pem", "server-key.pem"
 
 	caLife     = 10 * 365 * 24 * time.Hour
@@ -58,7 +60,7 @@ func OpenCA(dir string, names []string, now func() time.Time) (*CA, error) {
 		return nil, err
 	}
 	ca := &CA{Dir: dir, now: now, names: names}
-	cert, key, err := readPair(filepath.Join(dir, caFile), filepath.Join(dir, caKeyFile))
+	cert, key, err := readPair(filepath.Join(dir, CAFile), filepath.Join(dir, CAKeyFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if cert, key, err = ca.makeCA(); err != nil {
@@ -67,7 +69,7 @@ func OpenCA(dir string, names []string, now func() time.Time) (*CA, error) {
 	case err != nil:
 		return nil, fmt.Errorf("reading the certificate authority: %w", err)
 	case !cert.IsCA:
-		return nil, fmt.Errorf("%s is not a certificate authority", filepath.Join(dir, caFile))
+		return nil, fmt.Errorf("%s is not a certificate authority", filepath.Join(dir, CAFile))
 	}
 	ca.cert, ca.key = cert, key
 	ca.pool = x509.NewCertPool()
@@ -79,7 +81,7 @@ func OpenCA(dir string, names []string, now func() time.Time) (*CA, error) {
 }
 
 // File returns the path of the authority's certificate, for clients to trust.
-func (ca *CA) File() string { return filepath.Join(ca.Dir, caFile) }
+func (ca *CA) File() string { return filepath.Join(ca.Dir, CAFile) }
 
 // Pool returns a pool that trusts this authority alone.
 func (ca *CA) Pool() *x509.CertPool { return ca.pool }
@@ -110,7 +112,7 @@ func (ca *CA) makeCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return cert, key, ca.writePair(caFile, caKeyFile, der, key)
+	return cert, key, ca.writePair(CAFile, CAKeyFile, der, key)
 }
 
 // SignClient returns the DER of a client certificate for a key: not of an

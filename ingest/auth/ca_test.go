@@ -47,7 +47,7 @@ func TestAuthorityIsMadeOnceAndKept(t *testing.T) {
 	if !bytes.Equal(a.PEM(), b.PEM()) || a.server.Leaf.SerialNumber.Cmp(b.server.Leaf.SerialNumber) != 0 {
 		t.Error("opening again made another authority or server certificate")
 	}
-	for _, f := range []string{caKeyFile, serverKeyFile} {
+	for _, f := range []string{CAKeyFile, serverKeyFile} {
 		info, err := os.Stat(filepath.Join(dir, f))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, mode %o", f, err, info.Mode().Perm())
@@ -87,15 +87,15 @@ func TestServerCertificateRenews(t *testing.T) {
 
 func TestDamagedAuthorityIsNotReplaced(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
-		"key readable by others": func(d string) error { return os.Chmod(filepath.Join(d, caKeyFile), 0o644) },
-		"key missing":            func(d string) error { return os.Remove(filepath.Join(d, caKeyFile)) },
-		"no PEM":                 func(d string) error { return os.WriteFile(filepath.Join(d, caFile), []byte("x"), 0o644) },
+		"key readable by others": func(d string) error { return os.Chmod(filepath.Join(d, CAKeyFile), 0o644) },
+		"key missing":            func(d string) error { return os.Remove(filepath.Join(d, CAKeyFile)) },
+		"no PEM":                 func(d string) error { return os.WriteFile(filepath.Join(d, CAFile), []byte("x"), 0o644) },
 		"key of another": func(d string) error {
 			b, err := os.ReadFile(filepath.Join(d, serverKeyFile))
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(d, caKeyFile), b, 0o600)
+			return os.WriteFile(filepath.Join(d, CAKeyFile), b, 0o600)
 		},
 	} {
 		dir := t.TempDir()

@@ -149,11 +149,35 @@ type state struct {
 	generation atomic.Uint64
 	Standing
 	err   error // why the principal is not known any more
+	bound [Receive + 1]atomic.Pointer[policy.Bound]
 	cache atomic.Pointer[cache]
 }
 
-// cache has the decisions of one connection, one for each hash: a newer one
-// replaces an older one.
+// once stands for what was asked once: who asks again has it bound.
+var once = new(policy.Bound)
+
+// often returns what the policies say of an action that is asked for each
+// message, with all resolved that does not change while st holds; nil for others,
+// and the first time: many who connect ask once.
+func (a *Policies) often(st *state, act Action) *policy.Bound {
+	if act != Publish && act != Receive && act != RetainPublish {
+		return nil
+	}
+	switch b := st.bound[act].Load(); b {
+	case nil:
+		st.bound[act].CompareAndSwap(nil, once)
+		return nil
+	case once:
+		b = st.Set.Bind(a.actions[act], a.ARN(act, ""), st.Facts)
+		st.bound[act].Store(b)
+		return b
+	default:
+		return b
+	}
+}
+
+// cache has the decisions of one connection where making them is slower than
+// finding them: one for each hash, a newer one replaces an older one.
 type cache [cacheSize]atomic.Pointer[decided]
 
 const cacheSize = 64
@@ -224,16 +248,14 @@ func (a *Policies) May(p *Principal, act Action, resource string) bool {
 	if st.err != nil || !st.Until.IsZero() && a.now().After(st.Until) {
 		return false
 	}
+	b := a.often(st, act)
+	switch {
+	case b == nil:
+		return a.decide(st, act, resource).Allowed
+	case b.Quick(), b.Timed():
+		return b.Allows(resource, a.now)
+	}
 	slot := int((maphash.String(a.seed, resource) + uint64(act)*0x9e37) % cacheSize)
-	if c := st.cache.Load(); c != nil {
-		if d := c[slot].Load(); d != nil && d.action == act && d.resource == resource {
-			return d.allowed
-		}
-	}
-	d := a.decide(st, act, resource)
-	if d.Volatile {
-		return d.Allowed
-	}
 	c := st.cache.Load()
 	if c == nil {
 		c = new(cache)
@@ -241,9 +263,13 @@ func (a *Policies) May(p *Principal, act Action, resource string) bool {
 			c = st.cache.Load()
 		}
 	}
+	if d := c[slot].Load(); d != nil && d.action == act && d.resource == resource {
+		return d.allowed
+	}
+	allowed := b.Allows(resource, a.now)
 	// A copy: the text may lie in a packet's buffer, or keep an event alive.
-	c[slot].Store(&decided{act, strings.Clone(resource), d.Allowed})
-	return d.Allowed
+	c[slot].Store(&decided{act, strings.Clone(resource), allowed})
+	return allowed
 }
 
 const share = "$share/"
@@ -260,8 +286,6 @@ func (a *Policies) decide(st *state, act Action, resource string) policy.Decisio
 		r.Resource = a.ARN(act, filter)
 		if inner := st.Set.Decide(&r); inner.Explicit() {
 			return inner
-		} else if inner.Volatile {
-			d.Volatile = true
 		}
 	}
 	return d

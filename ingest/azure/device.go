@@ -3,6 +3,7 @@ package azure
 import (
 	"context"
 	"crypto/x509"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ type Device struct {
 	device, module string
 	generation     string
 	since          time.Time
+	remote         netip.AddrPort
 	// How it has shown who it is: one of them.
 	key         string // that made its token
 	policy      string
@@ -49,6 +51,8 @@ type Device struct {
 	mu      sync.Mutex // guards what follows
 	calls   map[string]chan methodAnswer
 	nextRID uint64
+
+	sent map[uint64]*parcel // sent and not acknowledged, by sequence; under the lock of the queue
 }
 
 var _ mqtt.Dialect = (*Device)(nil)
@@ -82,7 +86,7 @@ func (d *Device) prepare() {
 		d.c2d, d.bound = c2dTopic(d.device), own+"/messages/devicebound/"
 		d.filters[d.bound+"#"] = topic.Filter(d.c2d)
 	}
-	d.calls = map[string]chan methodAnswer{}
+	d.calls, d.sent = map[string]chan methodAnswer{}, map[uint64]*parcel{}
 }
 
 // sessionKey names the session of a device; the '#' keeps it apart from client
@@ -127,11 +131,13 @@ func (d *Device) Opened(l *mqtt.Link) {
 		d.gone.Store(true)
 		h.generation.Add(1)
 	}
+	h.connected(d)
 }
 
 // Closed implements mqtt.Dialect.
-func (d *Device) Closed() {
+func (d *Device) Closed(reason string) {
 	h := d.hub
+	d.giveBack()
 	h.mu.Lock()
 	if h.links[d.name()] == d {
 		delete(h.links, d.name())
@@ -150,6 +156,7 @@ func (d *Device) Closed() {
 	}
 	d.calls = map[string]chan methodAnswer{}
 	d.mu.Unlock()
+	h.disconnected(d, reason)
 }
 
 func notATopic(what string) error {
@@ -269,11 +276,3 @@ func (d *Device) Filter(text string) (topic.Filter, error) {
 	}
 	return "", notATopic(text)
 }
-
-// Topic implements mqtt.Dialect.
-func (d *Device) Topic(b []byte, e *event.Event) []byte {
-	return appendBag(append(b, d.bound...), e.Props)
-}
-
-// Settled implements mqtt.Dialect.
-func (d *Device) Settled(e *event.Event, expired bool) { d.hub.settled(d, e, expired) }

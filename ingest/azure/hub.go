@@ -12,11 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
-	"github.com/weir-iot/weir/internal/topic"
 )
 
 // Log is what the dialect needs of the event log.
@@ -24,7 +25,9 @@ type Log interface {
 	Partitions() int
 	Committed(p int) uint64
 	Follow(o eventlog.FollowOptions) (*eventlog.Follower, error)
+	Partition(key string) uint16
 	Publish(ctx context.Context, e *event.Event) error
+	Append(ctx context.Context, e *event.Event, r eventlog.Receipt, token uint64) error
 }
 
 // Section is one part of a twin.
@@ -72,9 +75,14 @@ type Options struct {
 	Hosts []string
 	Twins Twins
 	Log   Log
-	// Receives reports whether what is published for a filter on the log reaches
-	// the session of a key: connected, or away and kept.
-	Receives func(ctx context.Context, key string, f topic.Filter) (bool, error)
+	// Retention is how long the log keeps an event; 0: 24 h.
+	Retention time.Duration
+	// Conn reaches the other gateways of the log, of which Others says how many
+	// live; nil: this one is alone. First reports whether this one does what one of
+	// them has to do. With Conn they are needed.
+	Conn   *nats.Conn
+	Others func() int
+	First  func() bool
 	// Issued reports whether a registered authority that is active issued leaf, for
 	// devices of type certificateAuthority; nil: there are none.
 	Issued func(leaf *x509.Certificate) bool
@@ -91,7 +99,9 @@ type Hub struct {
 	logger     *slog.Logger
 	ids        *identities
 	generation atomic.Uint64
-	feedback   chan feedback
+	queue      *queue
+	node       string       // names this process among the gateways
+	refusals   atomic.Int64 // when the last refused log-in was told of, in nanoseconds
 
 	mu    sync.Mutex // guards what follows
 	links map[string]*Device
@@ -103,12 +113,20 @@ const maxSeen = 100_000
 
 // New checks the options. Nothing runs until Run.
 func New(o Options) (*Hub, error) {
-	if o.Bucket == nil || o.Sealer == nil || o.Twins == nil || o.Log == nil || o.Receives == nil {
-		return nil, errors.New("azure: bucket, sealer, twins, log and sessions are needed")
+	if o.Bucket == nil || o.Sealer == nil || o.Twins == nil || o.Log == nil {
+		return nil, errors.New("azure: bucket, sealer, twins and log are needed")
+	}
+	if o.Retention == 0 {
+		o.Retention = 24 * time.Hour
+	}
+	if o.Conn == nil {
+		o.Others, o.First = func() int { return 0 }, func() bool { return true }
+	} else if o.Others == nil || o.First == nil {
+		return nil, errors.New("azure: with a connection to other gateways it must be known how many there are")
 	}
 	h := &Hub{
 		o: o, now: o.Now, logger: o.Logger, ids: newIdentities(o.Bucket, o.Sealer),
-		feedback: make(chan feedback, 1024), links: map[string]*Device{}, seen: map[string]time.Time{},
+		queue: newQueue(o.Log), node: newNode(), links: map[string]*Device{}, seen: map[string]time.Time{},
 	}
 	if h.now == nil {
 		h.now = time.Now
@@ -123,16 +141,22 @@ func New(o Options) (*Hub, error) {
 func (h *Hub) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	low, err := h.lows(ctx)
+	if err != nil {
+		return err
+	}
 	parts := []func(context.Context) error{
 		func(ctx context.Context) error { return h.ids.run(ctx, h.changed) },
-		h.tellFeedback,
+		h.tellSettled, h.sweep, h.keepLow, h.tellTwins, h.answerOthers,
 	}
 	for p := range h.o.Log.Partitions() {
 		f, err := h.o.Log.Follow(eventlog.FollowOptions{Partition: p, After: h.o.Log.Committed(p), Filters: documents})
 		if err != nil {
 			return errs.E("azure.Run", errs.KindOf(err), err)
 		}
-		parts = append(parts, func(ctx context.Context) error { return h.follow(ctx, f) })
+		parts = append(parts,
+			func(ctx context.Context) error { return h.follow(ctx, f) },
+			func(ctx context.Context) error { return h.followQueue(ctx, p, low[p]) })
 	}
 	var wg sync.WaitGroup
 	failed := make(chan error, len(parts))
@@ -143,7 +167,6 @@ func (h *Hub) Run(ctx context.Context) error {
 			}
 		})
 	}
-	var err error
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
@@ -168,17 +191,6 @@ func (h *Hub) link(name string) *Device {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.links[name]
-}
-
-// lastSeen returns whether a device is connected to this process, and when it
-// was last seen; zero: not known.
-func (h *Hub) lastSeen(name string) (connected bool, at time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if d := h.links[name]; d != nil {
-		return true, d.since
-	}
-	return false, h.seen[name]
 }
 
 // ours reports whether host is a name of the hub; sni is the name the client
@@ -263,7 +275,8 @@ func NewPolicies() []Policy {
 	return list
 }
 
-// policy checks a token of a hub policy for a resource of the hub.
+// policy checks a token of a hub policy for a resource of the hub; right "": none
+// in particular.
 func (h *Hub) policy(t *Token, right Right, host string, path ...string) (*Policy, error) {
 	const op = "azure.Authenticate"
 	for i := range h.o.Policies {
@@ -278,7 +291,7 @@ func (h *Hub) policy(t *Token, right Right, host string, path ...string) (*Polic
 			return nil, errs.E(op, errs.Unauthorized, errExpired)
 		case !t.Covers(host, path...):
 			return nil, errs.E(op, errs.Unauthorized, errScope)
-		case !slices.Contains(p.Rights, right):
+		case right != "" && !slices.Contains(p.Rights, right):
 			return nil, errs.Errorf(op, errs.Unauthorized, "the policy %s has not the right %s", p.Name, right)
 		}
 		return p, nil

@@ -63,12 +63,27 @@ func (h *Hub) Claims(c *auth.Connection) bool {
 // Authenticate implements auth.Authenticator. The error does not tell a stranger
 // which devices there are.
 func (h *Hub) Authenticate(_ context.Context, c *auth.Connection) (*auth.Principal, error) {
+	p, err := h.logIn(c)
+	if err == nil {
+		return p, nil
+	}
+	if p != nil {
+		if d := p.Data.(*Device); h.ids.get(d.device, d.module) != nil {
+			h.refused(d, err)
+		}
+	}
+	return nil, err
+}
+
+// logIn judges a CONNECT. With an error it may return the principal that was
+// refused.
+func (h *Hub) logIn(c *auth.Connection) (p *auth.Principal, err error) {
 	const op = "azure.Authenticate"
 	refuse := func(err error) (*auth.Principal, error) {
 		if err == nil {
-			return nil, errs.Errorf(op, errs.Unauthorized, "the device is not known, is disabled or has not shown who it is")
+			return p, errs.Errorf(op, errs.Unauthorized, "the device is not known, is disabled or has not shown who it is")
 		}
-		return nil, errs.E(op, errs.Unauthorized, err)
+		return p, errs.E(op, errs.Unauthorized, err)
 	}
 	u, ok := parseUser(c.Username)
 	if !ok || c.TLS == nil {
@@ -80,15 +95,12 @@ func (h *Hub) Authenticate(_ context.Context, c *auth.Connection) (*auth.Princip
 	if c.ClientID != nameOf(u.device, u.module) {
 		return nil, errs.Errorf(op, errs.Unauthorized, "the client id is not the device's")
 	}
-	h.ids.mu.RLock()
-	loaded := h.ids.loaded
-	h.ids.mu.RUnlock()
-	if !loaded {
+	if !h.ids.isLoaded() || !h.queue.ready() {
 		return nil, errs.Errorf(op, errs.Unavailable, "the device registry is not read yet")
 	}
 	i := h.ids.get(u.device, u.module)
-	d := &Device{hub: h, device: u.device, module: u.module, since: h.now()}
-	p := &auth.Principal{ID: "azure:" + nameOf(u.device, u.module), ClientID: c.ClientID, Remote: c.Remote, Listener: c.Listener, Data: d}
+	d := &Device{hub: h, device: u.device, module: u.module, since: h.now(), remote: c.Remote}
+	p = &auth.Principal{ID: "azure:" + nameOf(u.device, u.module), ClientID: c.ClientID, Remote: c.Remote, Listener: c.Listener, Data: d}
 	if len(c.Password) == 0 {
 		if i == nil || len(c.TLS.PeerCertificates) == 0 {
 			return refuse(nil)
@@ -107,7 +119,7 @@ func (h *Hub) Authenticate(_ context.Context, c *auth.Connection) (*auth.Princip
 		if t.Policy != "" {
 			policy, err := h.policy(t, DeviceConnect, u.hub, path...)
 			if err != nil {
-				return nil, err
+				return p, err
 			}
 			d.policy = policy.Name
 		} else {
@@ -136,7 +148,7 @@ func (h *Hub) Authenticate(_ context.Context, c *auth.Connection) (*auth.Princip
 	}
 	d.generation = i.Generation
 	if err := d.still(); err != nil {
-		return nil, err
+		return p, err
 	}
 	d.prepare()
 	return p, nil

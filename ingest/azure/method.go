@@ -52,10 +52,19 @@ func (h *Hub) Method(ctx context.Context, device, module, method string, payload
 	case response < minResponse || response > maxResponse || connect < 0 || connect > maxResponse:
 		return 0, nil, errs.Errorf(op, errs.Invalid, "time-outs: 5 to 300 s for the answer, 0 to 300 s to connect")
 	}
-	d, err := h.awaitDevice(ctx, nameOf(device, module), connect)
-	if err != nil {
+	d, node, err := h.awaitDevice(ctx, nameOf(device, module), connect)
+	switch {
+	case err != nil:
 		return 0, nil, err
+	case d == nil:
+		return h.invokeAt(ctx, node, remoteCall{nameOf(device, module), method, payload, response})
 	}
+	return d.invoke(ctx, method, payload, response)
+}
+
+// invoke calls a method of a device that is connected here.
+func (d *Device) invoke(ctx context.Context, method string, payload []byte, response time.Duration) (status int, body []byte, err error) {
+	const op = "azure.Method"
 	c := make(chan methodAnswer, 1)
 	d.mu.Lock()
 	if len(d.calls) >= maxCalls {
@@ -95,22 +104,33 @@ func (h *Hub) Method(ctx context.Context, device, module, method string, payload
 	}
 }
 
-// awaitDevice returns the connection that listens for methods.
-func (h *Hub) awaitDevice(ctx context.Context, name string, wait time.Duration) (*Device, error) {
-	deadline := time.NewTimer(wait)
-	defer deadline.Stop()
+// awaitDevice returns the connection that listens for methods, or the other
+// gateway that has it.
+func (h *Hub) awaitDevice(ctx context.Context, name string, wait time.Duration) (d *Device, node string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, max(wait, hubsPatience))
+	defer cancel()
+	began := time.Now()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var asked time.Time
 	for {
-		if d := h.link(name); d != nil && !d.gone.Load() && d.link.Load().Subscribed(d.methods) {
-			return d, nil
+		if d := h.link(name); d != nil && d.listens() {
+			return d, "", nil
+		}
+		if time.Since(asked) >= askForDevices {
+			all, _ := h.everywhere(ctx, name)
+			if w := all[name]; w.Methods && w.node != h.node {
+				return nil, w.node, nil
+			}
+			asked = time.Now()
+		}
+		if time.Since(began) >= wait {
+			return nil, "", errOffline
 		}
 		select {
 		case <-tick.C:
-		case <-deadline.C:
-			return nil, errOffline
 		case <-ctx.Done():
-			return nil, errOffline
+			return nil, "", errOffline
 		}
 	}
 }

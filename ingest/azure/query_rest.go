@@ -47,32 +47,26 @@ func (a *request) query() error {
 		}
 		sent, after = n, name
 	}
-	list := a.h.ids.list("")
-	if q.Modules {
-		var all []*Identity
-		for _, d := range list {
-			all = append(all, a.h.ids.list(d.Device)...)
-		}
-		list = all
-	}
+	list := a.h.ids.behind(after, q.Modules)
 	page, last, more := []any{}, "", false
 	var groups *groups
 	if q.Grouped() {
 		groups = q.newGroups()
 	}
-	for _, i := range list {
-		if i.name() <= after {
-			continue
-		}
+	var where map[string]whereabouts
+	for n, i := range list {
 		if groups == nil && (len(page) == size || q.Top > 0 && sent+len(page) == q.Top) {
-			more = len(page) == size && (q.Top == 0 || sent+len(page) < q.Top)
+			more = q.Top == 0 || sent+len(page) < q.Top
 			break
+		}
+		if n%hubsNames == 0 {
+			where = a.h.connections(a.r.Context(), list[n:min(n+hubsNames, len(list))])
 		}
 		t, err := a.h.read(a.r.Context(), i.Device, i.Module)
 		if err != nil {
 			return err
 		}
-		doc := plain(a.h.twinDocument(i, t))
+		doc := plain(t.document(i, where[i.name()]))
 		if !q.Matches(doc) {
 			continue
 		}

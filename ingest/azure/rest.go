@@ -1,7 +1,6 @@
 package azure
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -11,12 +10,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/weir-iot/weir/internal/errs"
-	"github.com/weir-iot/weir/internal/event"
 )
 
 // RESTOptions are what the REST API needs of its listener.
@@ -100,7 +96,7 @@ func (h *Hub) REST(o RESTOptions) http.Handler {
 		err := a.admit(o)
 		if err == nil {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			err = a.serve()
+			err = a.operation.serve(a)
 		}
 		if err != nil {
 			a.fail(err)
@@ -115,8 +111,9 @@ type request struct {
 	r      *http.Request
 	path   []string // unescaped segments
 	policy *Policy
-	token  *Token
-	host   string
+
+	operation      *operation
+	device, module string // as the path has them
 }
 
 func (a *request) fail(err error) {
@@ -170,93 +167,94 @@ func (a *request) authenticate(o RESTOptions) error {
 	if o.SNI != nil {
 		sni = o.SNI(a.r)
 	}
-	a.host = a.r.Host
-	if !a.h.ours(a.host, sni) {
+	if !a.h.ours(a.r.Host, sni) {
 		return errs.Errorf(op, errs.Unauthorized, "the request is for another hub")
 	}
-	var err error
-	if a.token, err = ParseToken(a.r.Header.Get("Authorization")); err != nil {
+	token, err := ParseToken(a.r.Header.Get("Authorization"))
+	if err != nil {
 		return errs.E(op, errs.Unauthorized, err)
 	}
-	if a.token.Policy == "" {
+	if token.Policy == "" {
 		return errs.Errorf(op, errs.Unauthorized, "the token is not of a hub policy")
 	}
-	right := a.right()
-	a.policy, err = a.h.policy(a.token, right, a.host, a.path...)
+	a.route()
+	a.policy, err = a.h.policy(token, a.operation.right, a.r.Host, a.path...)
 	return err
 }
 
-// right is what a request needs. Source: Azure IoT Hub, "Control access to IoT
-// Hub by using shared access signatures", permissions.
-func (a *request) right() Right {
-	last := a.path[len(a.path)-1]
-	switch {
-	case a.path[0] == "twins", last == "query", last == "devicebound", a.path[0] == "messages":
-		return ServiceConnect
-	case a.r.Method == http.MethodGet:
-		return RegistryRead
-	}
-	return RegistryWrite
+// operation is one of the API's.
+type operation struct {
+	method string
+	path   string // "*" stands for one segment
+	right  Right  // that a policy needs for it
+	serve  func(a *request) error
 }
 
-func (a *request) serve() error {
-	p, m := a.path, a.r.Method
-	is := func(method string, n int, words ...string) bool {
-		if m != method || len(p) != n {
+// operations are all there are. Source: Azure IoT Hub REST, and "Control access to
+// IoT Hub by using shared access signatures", permissions.
+var operations = []operation{
+	{"GET", "devices", RegistryRead, (*request).list},
+	{"POST", "devices", RegistryWrite, (*request).bulk},
+	{"POST", "devices/query", ServiceConnect, (*request).query},
+	{"GET", "devices/*", RegistryRead, (*request).show},
+	{"PUT", "devices/*", RegistryWrite, (*request).put},
+	{"DELETE", "devices/*", RegistryWrite, (*request).delete},
+	{"GET", "devices/*/modules", RegistryRead, (*request).modules},
+	{"GET", "devices/*/modules/*", RegistryRead, (*request).show},
+	{"PUT", "devices/*/modules/*", RegistryWrite, (*request).put},
+	{"DELETE", "devices/*/modules/*", RegistryWrite, (*request).delete},
+	{"POST", "devices/*/messages/devicebound", ServiceConnect, (*request).send},
+	{"DELETE", "devices/*/commands", ServiceConnect, (*request).purge},
+	{"GET", "messages/serviceBound/feedback", ServiceConnect, (*request).feedback},
+	{"DELETE", "messages/serviceBound/feedback/*", ServiceConnect, (*request).complete},
+	{"POST", "messages/serviceBound/feedback/*/abandon", ServiceConnect, (*request).abandon},
+	{"GET", "statistics/devices", RegistryRead, (*request).statistics},
+	{"GET", "statistics/service", RegistryRead, (*request).connected},
+	{"GET", "twins/*", ServiceConnect, (*request).twin},
+	{"PATCH", "twins/*", ServiceConnect, (*request).patchTwin},
+	{"PUT", "twins/*", ServiceConnect, (*request).replaceTwin},
+	{"POST", "twins/*/methods", ServiceConnect, (*request).method},
+	{"GET", "twins/*/modules/*", ServiceConnect, (*request).twin},
+	{"PATCH", "twins/*/modules/*", ServiceConnect, (*request).patchTwin},
+	{"PUT", "twins/*/modules/*", ServiceConnect, (*request).replaceTwin},
+	{"POST", "twins/*/modules/*/methods", ServiceConnect, (*request).method},
+}
+
+// matches reports whether a request is for the operation.
+func (o *operation) matches(method string, path []string) bool {
+	pattern := strings.Split(o.path, "/")
+	if method != o.method || len(path) != len(pattern) {
+		return false
+	}
+	for i, word := range pattern {
+		if word != "*" && word != path[i] {
 			return false
 		}
-		for i, w := range words {
-			if w != "" && p[i] != w {
-				return false
-			}
+	}
+	return true
+}
+
+// unknown is the operation of a request that is for none. Only who has a policy
+// is told so.
+var unknown = operation{serve: func(a *request) error {
+	return errs.Errorf("azure.REST", errs.NotImplemented, "Weir does not have %s %s of the IoT Hub API", a.r.Method, trimmed(a.r.URL.Path))
+}}
+
+// route finds the operation, and the device and module it is about.
+func (a *request) route() {
+	a.operation = &unknown
+	for i := range operations {
+		if operations[i].matches(a.r.Method, a.path) {
+			a.operation = &operations[i]
+			break
 		}
-		return true
 	}
-	switch {
-	case is("GET", 1, "devices"):
-		return a.list()
-	case is("POST", 1, "devices"):
-		return a.bulk()
-	case is("POST", 2, "devices", "query"):
-		return a.query()
-	case is("GET", 2, "statistics", "devices"):
-		return a.statistics()
-	case is("GET", 2, "statistics", "service"):
-		a.h.mu.Lock()
-		n := len(a.h.links)
-		a.h.mu.Unlock()
-		a.json(200, map[string]int{"connectedDeviceCount": n})
-		return nil
-	case is("GET", 3, "devices", "", "modules"):
-		return a.modules()
-	case is("POST", 4, "devices", "", "messages", "devicebound"):
-		return a.send()
-	case is("POST", 3, "twins", "", "methods"):
-		return a.method(p[1], "")
-	case is("POST", 5, "twins", "", "modules", "", "methods"):
-		return a.method(p[1], p[3])
+	if len(a.path) > 1 {
+		a.device = a.path[1]
 	}
-	device, module, ok := "", "", false
-	switch {
-	case len(p) == 2:
-		device, ok = p[1], true
-	case len(p) == 4 && p[2] == "modules":
-		device, module, ok = p[1], p[3], true
+	if len(a.path) > 3 && a.path[2] == "modules" {
+		a.module = a.path[3]
 	}
-	switch {
-	case !ok:
-	case p[0] == "devices" && m == "GET":
-		return a.show(device, module)
-	case p[0] == "devices" && m == "PUT":
-		return a.put(device, module)
-	case p[0] == "devices" && m == "DELETE":
-		return a.delete(device, module)
-	case p[0] == "twins" && m == "GET":
-		return a.twin(device, module)
-	case p[0] == "twins" && (m == "PATCH" || m == "PUT"):
-		return a.changeTwin(device, module, m == "PUT")
-	}
-	return errs.Errorf("azure.REST", errs.NotImplemented, "Weir does not have %s %s of the IoT Hub API", m, trimmed(a.r.URL.Path))
 }
 
 // decode reads the body as JSON.
@@ -282,484 +280,4 @@ func (a *request) ifMatch() (tag string, any, none bool) {
 	v = strings.TrimPrefix(v, "W/")
 	v = strings.Trim(v, `"`)
 	return v, v == "*", v == ""
-}
-
-// identityDocument is an identity as the API shows and takes it.
-type identityDocument struct {
-	DeviceID               string           `json:"deviceId"`
-	ModuleID               string           `json:"moduleId,omitempty"`
-	Generation             string           `json:"generationId,omitempty"`
-	ETag                   string           `json:"etag,omitempty"`
-	ConnectionState        string           `json:"connectionState,omitempty"`
-	Status                 string           `json:"status,omitempty"`
-	StatusReason           *string          `json:"statusReason"`
-	ConnectionStateUpdated string           `json:"connectionStateUpdatedTime,omitempty"`
-	StatusUpdated          string           `json:"statusUpdatedTime,omitempty"`
-	LastActivity           string           `json:"lastActivityTime,omitempty"`
-	Authentication         *authentication  `json:"authentication,omitempty"`
-	Capabilities           *capabilities    `json:"capabilities,omitempty"`
-	ManagedBy              string           `json:"managedBy,omitempty"`
-	ParentScopes           *json.RawMessage `json:"parentScopes,omitempty"`
-}
-
-type capabilities struct {
-	Edge bool `json:"iotEdge"`
-}
-
-type authentication struct {
-	Type string        `json:"type,omitempty"`
-	Keys *symmetricKey `json:"symmetricKey,omitempty"`
-	X509 *thumbprints  `json:"x509Thumbprint,omitempty"`
-}
-
-type symmetricKey struct {
-	Primary   *string `json:"primaryKey"`
-	Secondary *string `json:"secondaryKey"`
-}
-
-type thumbprints struct {
-	Primary   *string `json:"primaryThumbprint"`
-	Secondary *string `json:"secondaryThumbprint"`
-}
-
-func pointer(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-func text(p *string) string {
-	if p == nil {
-		return ""
-	}
-	return *p
-}
-
-func (h *Hub) document(i *Identity) *identityDocument {
-	connected, at := h.lastSeen(i.name())
-	d := &identityDocument{
-		DeviceID: i.Device, ModuleID: i.Module, Generation: i.Generation, ETag: i.ETag, ConnectionState: connectionWord(connected),
-		ConnectionStateUpdated: stamp(at), StatusUpdated: stamp(i.StatusUpdated), LastActivity: stamp(at),
-		Authentication: &authentication{
-			Type: i.Type, Keys: &symmetricKey{pointer(i.PrimaryKey), pointer(i.SecondaryKey)},
-			X509: &thumbprints{pointer(i.PrimaryThumb), pointer(i.SecondaryThumb)},
-		},
-	}
-	if i.Module == "" {
-		d.Status, d.StatusReason, d.Capabilities = statusWord(i.Enabled), pointer(i.StatusReason), &capabilities{}
-	}
-	return d
-}
-
-// need returns an identity that must be there.
-func (h *Hub) need(device, module string) (*Identity, error) {
-	if i := h.ids.get(device, module); i != nil {
-		return i, nil
-	}
-	if module != "" && h.ids.get(device, "") != nil {
-		return nil, fail(404, 404010, "ModuleNotFound", "there is no module %q of the device", trimmed(module))
-	}
-	return nil, errNoDevice(device)
-}
-
-func (a *request) show(device, module string) error {
-	i, err := a.h.need(device, module)
-	if err != nil {
-		return err
-	}
-	a.w.Header().Set("ETag", `"`+i.ETag+`"`)
-	a.json(200, a.h.document(i))
-	return nil
-}
-
-const maxTop = 1000
-
-func (a *request) list() error {
-	top := maxTop
-	if v := a.r.URL.Query().Get("top"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > maxTop {
-			return errs.Errorf("azure.REST", errs.Invalid, "top is 1 to %d", maxTop)
-		}
-		top = n
-	}
-	out := []*identityDocument{}
-	for _, i := range a.h.ids.list("") {
-		if len(out) == top {
-			break
-		}
-		out = append(out, a.h.document(i))
-	}
-	a.json(200, out)
-	return nil
-}
-
-func (a *request) modules() error {
-	if _, err := a.h.need(a.path[1], ""); err != nil {
-		return err
-	}
-	out := []*identityDocument{}
-	for _, i := range a.h.ids.list(a.path[1]) {
-		out = append(out, a.h.document(i))
-	}
-	a.json(200, out)
-	return nil
-}
-
-// merge makes the next version of old, which is nil for a new one.
-func (h *Hub) merge(device, module string, d *identityDocument, old *Identity) (*Identity, error) {
-	const op = "azure.REST"
-	if d.DeviceID != "" && d.DeviceID != device || d.ModuleID != "" && d.ModuleID != module {
-		return nil, errs.Errorf(op, errs.Invalid, "the ids in the body and in the path differ")
-	}
-	if d.Capabilities != nil && d.Capabilities.Edge {
-		return nil, errs.Errorf(op, errs.NotImplemented, "IoT Edge devices are not supported")
-	}
-	now := h.now().UTC()
-	i := &Identity{Device: device, Module: module, Enabled: true, Created: now, Generation: newGeneration(), StatusUpdated: now}
-	if old != nil {
-		*i = *old
-	}
-	i.ETag = newETag()
-	switch d.Status {
-	case "":
-	case "enabled", "disabled":
-		if enabled := d.Status == "enabled"; enabled != i.Enabled {
-			i.Enabled, i.StatusUpdated = enabled, now
-		}
-	default:
-		return nil, errs.Errorf(op, errs.Invalid, "status %q: expected enabled or disabled", trimmed(d.Status))
-	}
-	if d.StatusReason != nil {
-		i.StatusReason = *d.StatusReason
-	}
-	if auth := d.Authentication; auth != nil {
-		if auth.Type == "none" {
-			return nil, errs.Errorf(op, errs.NotImplemented, "authentication type none is of IoT Edge modules, which are not supported")
-		}
-		if auth.Type != "" {
-			i.Type = auth.Type
-		}
-		if auth.Keys != nil && (text(auth.Keys.Primary) != "" || text(auth.Keys.Secondary) != "") {
-			i.PrimaryKey, i.SecondaryKey, i.unreadable = text(auth.Keys.Primary), text(auth.Keys.Secondary), false
-		}
-		if auth.X509 != nil {
-			i.PrimaryThumb, i.SecondaryThumb = text(auth.X509.Primary), text(auth.X509.Secondary)
-			if auth.Type == "" && (i.PrimaryThumb != "" || i.SecondaryThumb != "") {
-				i.Type = authSelfSigned
-			}
-		}
-	}
-	return i, i.complete(h.o.Issued != nil)
-}
-
-// store makes d the next version of an identity. must and mustNot say that it
-// has to be there, or must not be; tag is the version to be changed, "" any.
-func (h *Hub) store(ctx context.Context, device, module string, d *identityDocument, must, mustNot bool, tag string) (*Identity, bool, error) {
-	old := h.ids.get(device, module)
-	switch {
-	case old == nil && must:
-		_, err := h.need(device, module)
-		return nil, false, err
-	case old != nil && mustNot:
-		if module != "" {
-			return nil, false, fail(409, 409301, "ModuleAlreadyExistsOnDevice", "the module exists already")
-		}
-		return nil, false, fail(409, 409001, "DeviceAlreadyExists", "a device with this id exists already")
-	case old != nil && tag != "" && tag != old.ETag:
-		return nil, false, errPrecondition
-	case module != "" && h.ids.get(device, "") == nil:
-		return nil, false, errNoDevice(device)
-	}
-	i, err := h.merge(device, module, d, old)
-	if err != nil {
-		return nil, false, err
-	}
-	err = h.ids.put(ctx, i, old)
-	if errs.Is(err, errs.Conflict) && old == nil {
-		return nil, false, fail(409, 409001, "DeviceAlreadyExists", "it was made meanwhile")
-	}
-	return i, old == nil, err
-}
-
-var errPrecondition = fail(412, 412002, "PreconditionFailed", "the ETag is not that of the current version")
-
-func (a *request) put(device, module string) error {
-	var d identityDocument
-	if err := a.decode(&d); err != nil {
-		return err
-	}
-	tag, any, none := a.ifMatch()
-	if any {
-		tag = ""
-	}
-	i, made, err := a.h.store(a.r.Context(), device, module, &d, !none, none, tag)
-	if err != nil {
-		return err
-	}
-	status := 200
-	if made && module != "" {
-		status = 201
-	}
-	a.w.Header().Set("ETag", `"`+i.ETag+`"`)
-	a.json(status, a.h.document(i))
-	return nil
-}
-
-func (a *request) delete(device, module string) error {
-	tag, any, _ := a.ifMatch()
-	if any {
-		tag = ""
-	}
-	if err := a.h.remove(a.r.Context(), device, module, tag); err != nil {
-		return err
-	}
-	a.w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// remove deletes an identity, its modules and their twins. tag is the version
-// that is to be deleted; "" any.
-func (h *Hub) remove(ctx context.Context, device, module, tag string) error {
-	old, err := h.need(device, module)
-	if err != nil {
-		return err
-	}
-	if tag != "" && tag != old.ETag {
-		return errPrecondition
-	}
-	gone := []*Identity{old}
-	if module == "" {
-		gone = append(gone, h.ids.list(device)...)
-	}
-	if err := h.ids.remove(ctx, old); err != nil {
-		return err
-	}
-	// Another device of this name must not find the twin of this one.
-	for _, i := range gone {
-		if err := h.o.Twins.Delete(ctx, i.Device, i.Module); err != nil && !errs.Is(err, errs.NotFound) {
-			return err
-		}
-	}
-	return nil
-}
-
-// maxBulk bounds the devices of one bulk request. Source: Azure IoT Hub quotas.
-const maxBulk = 100
-
-func (a *request) bulk() error {
-	var list []struct {
-		identityDocument
-		ID   string `json:"id"`
-		Tag  string `json:"eTag"`
-		Mode string `json:"importMode"`
-	}
-	if err := a.decode(&list); err != nil {
-		return err
-	}
-	if len(list) == 0 || len(list) > maxBulk {
-		return errs.Errorf("azure.REST", errs.Invalid, "1 to %d devices at a time", maxBulk)
-	}
-	failures := []map[string]any{}
-	for i := range list {
-		d, ctx := &list[i], a.r.Context()
-		if d.ID == "" {
-			d.ID = d.DeviceID
-		}
-		tag := ""
-		if strings.HasSuffix(d.Mode, "IfMatchETag") {
-			if tag = strings.Trim(d.Tag, `"`); tag == "" {
-				tag = " " // matches none
-			}
-		}
-		var err error
-		switch strings.TrimSuffix(d.Mode, "IfMatchETag") {
-		case "create", "":
-			_, _, err = a.h.store(ctx, d.ID, d.ModuleID, &d.identityDocument, false, true, "")
-		case "createOrUpdate":
-			_, _, err = a.h.store(ctx, d.ID, d.ModuleID, &d.identityDocument, false, false, tag)
-		case "update":
-			_, _, err = a.h.store(ctx, d.ID, d.ModuleID, &d.identityDocument, true, false, tag)
-		case "delete":
-			err = a.h.remove(ctx, d.ID, d.ModuleID, tag)
-		default:
-			err = errs.Errorf("azure.REST", errs.NotImplemented, "importMode %q is not supported", trimmed(d.Mode))
-		}
-		if err != nil {
-			f := asFailure(err)
-			failures = append(failures, map[string]any{"deviceId": d.ID, "errorCode": f.code, "errorStatus": f.text})
-		}
-	}
-	status := 200
-	if len(failures) > 0 {
-		status = 400
-	}
-	a.json(status, map[string]any{"isSuccessful": len(failures) == 0, "errors": failures, "warnings": []any{}})
-	return nil
-}
-
-func (a *request) statistics() error {
-	enabled, all := 0, a.h.ids.list("")
-	for _, i := range all {
-		if i.Enabled {
-			enabled++
-		}
-	}
-	a.json(200, map[string]int{"totalDeviceCount": len(all), "enabledDeviceCount": enabled, "disabledDeviceCount": len(all) - enabled})
-	return nil
-}
-
-func (a *request) twin(device, module string) error {
-	i, err := a.h.need(device, module)
-	if err != nil {
-		return err
-	}
-	t, err := a.h.read(a.r.Context(), device, module)
-	if err != nil {
-		return err
-	}
-	a.w.Header().Set("ETag", `"`+t.etag()+`"`)
-	a.json(200, a.h.twinDocument(i, t))
-	return nil
-}
-
-func (a *request) changeTwin(device, module string, replace bool) error {
-	i, err := a.h.need(device, module)
-	if err != nil {
-		return err
-	}
-	var body struct {
-		Tags       json.RawMessage `json:"tags"`
-		Properties struct {
-			Desired  json.RawMessage `json:"desired"`
-			Reported json.RawMessage `json:"reported"`
-		} `json:"properties"`
-	}
-	if err := a.decode(&body); err != nil {
-		return err
-	}
-	if !replace && body.Properties.Reported != nil {
-		return errs.Errorf("azure.REST", errs.Invalid, "reported properties are the device's to change")
-	}
-	c := TwinChange{Replace: replace}
-	for _, s := range []struct {
-		from json.RawMessage
-		to   *json.RawMessage
-	}{{body.Tags, &c.Tags}, {body.Properties.Desired, &c.Desired}} {
-		if s.from == nil {
-			continue
-		}
-		patch, err := section(s.from)
-		if err != nil {
-			return err
-		}
-		if patch == nil {
-			patch = json.RawMessage("null")
-		}
-		*s.to = patch
-	}
-	if module != "" && c.Tags != nil {
-		return errs.Errorf("azure.REST", errs.Invalid, "modules have no tags")
-	}
-	ctx := a.r.Context()
-	if tag, any, none := a.ifMatch(); !any && !none {
-		t, err := a.h.read(ctx, device, module)
-		if err != nil {
-			return err
-		}
-		if t.etag() != tag {
-			return errPrecondition
-		}
-		c.Version = &t.Version
-	}
-	t := &Twin{}
-	if c.Tags == nil && c.Desired == nil {
-		t, err = a.h.read(ctx, device, module)
-	} else {
-		t, err = a.h.o.Twins.Change(ctx, device, module, c, "azure policy "+a.policy.Name)
-	}
-	if err != nil {
-		return err
-	}
-	a.w.Header().Set("ETag", `"`+t.etag()+`"`)
-	a.json(200, a.h.twinDocument(i, t))
-	return nil
-}
-
-func (a *request) method(device, module string) error {
-	if _, err := a.h.need(device, module); err != nil {
-		return err
-	}
-	var body struct {
-		Name     string          `json:"methodName"`
-		Payload  json.RawMessage `json:"payload"`
-		Response *int            `json:"responseTimeoutInSeconds"`
-		Connect  *int            `json:"connectTimeoutInSeconds"`
-	}
-	if err := a.decode(&body); err != nil {
-		return err
-	}
-	response, connect := defaultResponse, time.Duration(0)
-	if body.Response != nil {
-		response = seconds(*body.Response)
-	}
-	if body.Connect != nil {
-		connect = seconds(*body.Connect)
-	}
-	// The listener bounds how long a request may take, and this one takes its time.
-	until := time.Now().Add(max(connect, 0) + max(response, 0) + 30*time.Second)
-	c := http.NewResponseController(a.w)
-	if err := errors.Join(c.SetReadDeadline(until), c.SetWriteDeadline(until)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return errs.E("azure.REST", errs.Unavailable, err)
-	}
-	status, answer, err := a.h.Method(a.r.Context(), device, module, body.Name, body.Payload, connect, response)
-	if errors.Is(err, errOffline) {
-		return fail(404, 404103, "DeviceNotOnline", "%s", errs.Text(err))
-	}
-	if err != nil {
-		return err
-	}
-	a.json(200, map[string]any{"status": status, "payload": json.RawMessage(answer)})
-	return nil
-}
-
-// seconds is n seconds; what is out of all bounds stays so.
-func seconds(n int) time.Duration { return time.Duration(min(max(n, -1), 1_000_000)) * time.Second }
-
-func (a *request) send() error {
-	body, err := io.ReadAll(a.r.Body)
-	if err != nil {
-		return errs.Errorf("azure.REST", errs.TooLarge, "the body is over %d bytes", maxBody)
-	}
-	hd := a.r.Header
-	m := &C2D{
-		ID: hd.Get("iothub-messageid"), CorrelationID: hd.Get("iothub-correlationid"), UserID: hd.Get("iothub-userid"),
-		Ack: hd.Get("iothub-ack"), ContentType: hd.Get("iothub-contenttype"), Encoding: hd.Get("iothub-contentencoding"), Payload: body,
-	}
-	if m.ContentType == "" {
-		m.ContentType = hd.Get("iothub-app-$.ct")
-	}
-	if v := hd.Get("iothub-expiry"); v != "" {
-		t, err := time.Parse(time.RFC3339Nano, v)
-		if err != nil {
-			return errs.Errorf("azure.REST", errs.Invalid, "iothub-expiry is a time such as 2026-11-21T10:00:00Z")
-		}
-		m.Expiry = max(t.Sub(a.h.now()), 1)
-	}
-	for k, v := range hd {
-		if name, ok := strings.CutPrefix(strings.ToLower(k), "iothub-app-"); ok && len(v) > 0 && !strings.HasPrefix(name, "$") {
-			m.Properties = append(m.Properties, event.UserProperty{Key: name, Value: v[0]})
-		}
-	}
-	slices.SortFunc(m.Properties, func(x, y event.UserProperty) int { return strings.Compare(x.Key, y.Key) })
-	err = a.h.Send(a.r.Context(), a.path[1], m, a.policy.Name)
-	if errs.Is(err, errs.NotFound) && a.h.ids.get(a.path[1], "") != nil {
-		return fail(404, 404103, "DeviceNotOnline", "%s", errs.Text(err))
-	}
-	if err != nil {
-		return err
-	}
-	a.w.WriteHeader(http.StatusNoContent)
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"log/slog"
 	"net/url"
 	"strconv"
 	"strings"
@@ -12,8 +13,9 @@ import (
 
 	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/errs"
+	"github.com/weir-iot/weir/internal/event"
+	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
-	"github.com/weir-iot/weir/internal/topic"
 )
 
 // memory is a bucket of one process.
@@ -51,6 +53,18 @@ func (plainBox) Open(name string, sealed []byte) ([]byte, error) {
 	return []byte(strings.TrimPrefix(string(sealed), name+"\n")), nil
 }
 
+func (m *memory) Get(_ context.Context, key string) (kv.Entry, error) {
+	if e := m.values[key]; len(e.Value) > 0 {
+		return e, nil
+	}
+	return kv.Entry{}, errs.Errorf("memory", errs.NotFound, "not there")
+}
+
+// noLog takes events and forgets them.
+type noLog struct{ Log }
+
+func (noLog) Append(context.Context, *event.Event, eventlog.Receipt, uint64) error { return nil }
+
 type noTwins struct{ Twins }
 
 func (noTwins) Delete(context.Context, string, string) error { return nil }
@@ -62,9 +76,9 @@ func newTestHub(t testing.TB) *Hub {
 	t.Helper()
 	h := &Hub{
 		o:   Options{Policies: NewPolicies(), Hosts: []string{"hub.example", "localhost"}, Twins: noTwins{}},
-		now: func() time.Time { return testNow }, links: map[string]*Device{}, seen: map[string]time.Time{}, feedback: make(chan feedback, 8),
+		now: func() time.Time { return testNow }, links: map[string]*Device{}, seen: map[string]time.Time{}, queue: newQueue(nil), logger: slog.New(slog.DiscardHandler),
 	}
-	h.o.Receives = func(context.Context, string, topic.Filter) (bool, error) { return true, nil }
+	h.o.Log, h.o.Others, h.o.First = noLog{}, func() int { return 0 }, func() bool { return true }
 	m := &memory{values: map[string]kv.Entry{}}
 	h.ids = newIdentities(m, plainBox{})
 	h.ids.loaded = true

@@ -10,8 +10,9 @@ import (
 	"github.com/weir-iot/weir/internal/kv"
 )
 
-// Bucket keeps the identities. *kv.Bucket is one.
+// Bucket keeps the identities, and positions on the log. *kv.Bucket is one.
 type Bucket interface {
+	Get(ctx context.Context, key string) (kv.Entry, error)
 	Commit(ctx context.Context, changes []kv.Change) (uint64, error)
 	Watch(ctx context.Context, prefix string, f func(kv.Entry)) error
 }
@@ -67,6 +68,13 @@ func (s *identities) run(ctx context.Context, changed func(name string)) error {
 	})
 }
 
+// isLoaded reports whether the bucket has been read once.
+func (s *identities) isLoaded() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.loaded
+}
+
 // wait returns when ok, asked under the lock, is true.
 func (s *identities) wait(ctx context.Context, ok func() bool) error {
 	for {
@@ -91,12 +99,24 @@ func (s *identities) get(device, module string) *Identity {
 	return s.all[nameOf(device, module)]
 }
 
-// list returns the identities of devices, or the modules of one, sorted.
+// list returns the identities of devices, or the modules of one, sorted by name.
 func (s *identities) list(modulesOf string) []*Identity {
+	return s.filter(func(i *Identity) bool {
+		return modulesOf == "" && i.Module == "" || modulesOf != "" && i.Module != "" && i.Device == modulesOf
+	})
+}
+
+// behind returns all devices, or all modules, whose names come behind after,
+// sorted by name.
+func (s *identities) behind(after string, modules bool) []*Identity {
+	return s.filter(func(i *Identity) bool { return (i.Module != "") == modules && i.name() > after })
+}
+
+func (s *identities) filter(ok func(*Identity) bool) []*Identity {
 	s.mu.RLock()
 	var out []*Identity
 	for _, i := range s.all {
-		if modulesOf == "" && i.Module == "" || modulesOf != "" && i.Module != "" && i.Device == modulesOf {
+		if ok(i) {
 			out = append(out, i)
 		}
 	}

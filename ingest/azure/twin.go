@@ -219,14 +219,8 @@ func (h *Hub) follow(ctx context.Context, f *eventlog.Follower) error {
 }
 
 func (h *Hub) shadowChanged(ctx context.Context, e *event.Event) {
-	levels := strings.Split(string(e.Topic), "/")
-	if len(levels) < 4 {
-		return
-	}
-	name := levels[2]
-	if levels[4] == "name" {
-		name = nameOf(name, levels[5])
-	}
+	device, module := twinOfTopic(e.Topic)
+	name := nameOf(device, module)
 	d := h.link(name)
 	if d == nil {
 		return
@@ -357,8 +351,8 @@ func metadata(v any, at time.Time) (m map[string]any, newest time.Time) {
 // stamp is a time as Azure writes it; zero is the year 1.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000000Z") }
 
-// twinDocument is the twin as the service side sees it.
-func (h *Hub) twinDocument(i *Identity, t *Twin) map[string]any {
+// document is the twin as the service side sees it; w is where the device is.
+func (t *Twin) document(i *Identity, w whereabouts) map[string]any {
 	at := t.Time
 	if at.IsZero() {
 		at = i.Created
@@ -369,10 +363,9 @@ func (h *Hub) twinDocument(i *Identity, t *Twin) map[string]any {
 			tags = m
 		}
 	}
-	connected, seen := h.lastSeen(i.name())
 	out := map[string]any{
 		"deviceId": i.Device, "etag": t.etag(), "deviceEtag": i.ETag, "status": statusWord(i.Enabled), "statusUpdateTime": stamp(i.StatusUpdated),
-		"connectionState": connectionWord(connected), "lastActivityTime": stamp(seen), "authenticationType": i.Type,
+		"connectionState": connectionWord(w.Connected), "lastActivityTime": stamp(w.At), "authenticationType": i.Type,
 		"x509Thumbprint": map[string]any{"primaryThumbprint": orNull(i.PrimaryThumb), "secondaryThumbprint": orNull(i.SecondaryThumb)},
 		"version":        t.Version + 1,
 		"properties":     map[string]any{"desired": t.Desired.document(at), "reported": t.Reported.document(at)},

@@ -42,6 +42,9 @@ func (s *session) clamp(p int, end uint64) {
 	for _, sub := range s.subs {
 		sub.start[p] = min(sub.start[p], end)
 	}
+	for _, sub := range s.replaced {
+		sub.until[p] = min(sub.until[p], end)
+	}
 	// What is under way was not lost to its client. Its sequence means another
 	// message from here on.
 	for i := s.flightHead; i != s.flightTail; i++ {

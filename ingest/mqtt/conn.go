@@ -320,6 +320,8 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	case s.sessions.bucket == nil:
 	case c.v5:
 		c.expiry = s.sessionExpiry(pk.Properties.SessionExpiryInterval)
+	case !p.Clean && c.dialect != nil:
+		c.expiry = s.retention // the dialect says how long its messages are worth being sent
 	case !p.Clean:
 		c.expiry = min(s.limits.SessionExpiry, s.retention)
 	}
@@ -594,7 +596,7 @@ func (c *client) leave(err error) {
 	c.publishWill(f)
 	c.tellDisconnected(f)
 	if c.dialect != nil {
-		c.dialect.Closed()
+		c.dialect.Closed(disconnectReason(f))
 	}
 	c.s.mu.Lock()
 	c.s.departed.put(c.key, c.s.now(), disconnectReason(f))
@@ -615,9 +617,16 @@ func (c *client) leave(err error) {
 }
 
 func (s *Server) runContext() context.Context {
+	ctx, _ := s.runState()
+	return ctx
+}
+
+// runState returns a context that ends when everything else has, and whether the
+// server still takes on something new.
+func (s *Server) runState() (ctx context.Context, running bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ctx
+	return s.ctx, s.running
 }
 
 // loop reads packets until the connection ends. A *fault says why, any other

@@ -16,7 +16,7 @@ import (
 // Connection describes a client: one that is connected, one that is away and
 // has a session that is kept, or one that has left not long ago.
 type Connection struct {
-	ClientID  string
+	ClientID  string // of a dialect: the key of connection and session
 	Connected bool
 	Since     time.Time // it connected, or left; zero: not known
 	Reason    string    // why it left, in the words of lifecycle events; "": not known
@@ -113,7 +113,7 @@ func (s *Server) GetConnection(ctx context.Context, clientID string) (*Connectio
 // describe tells of a connected client.
 func (c *client) describe() *Connection {
 	info := &Connection{
-		ClientID: c.id, Connected: true, Since: c.connected, Principal: c.principal.ID, Listener: c.listener,
+		ClientID: c.key, Connected: true, Since: c.connected, Principal: c.principal.ID, Listener: c.listener,
 		Version: c.version(), Remote: c.remote, KeepAlive: c.keepAlive,
 	}
 	if a, ok := c.out.LocalAddr().(*net.TCPAddr); ok {

@@ -22,9 +22,10 @@ type Dialect interface {
 	// way in would take: '#' in it sees to that.
 	Key() string
 	// Opened is called once the client has been told that it is connected. Closed
-	// follows before the next connection with the same key is opened.
+	// follows, with the reason in the words of lifecycle events, before the next
+	// connection with the same key is opened.
 	Opened(l *Link)
-	Closed()
+	Closed(reason string)
 
 	// Publish says what becomes of a publish. The slices are the packet's: valid
 	// until it returns. An error ends the connection.
@@ -34,10 +35,18 @@ type Dialect interface {
 	// Filter returns the filter on the log of a topic filter of the client's. An
 	// error ends the connection.
 	Filter(text string) (topic.Filter, error)
-	// Topic appends the name under which the client is sent e.
+	// Begin says where on the log a subscription begins, be it new or of a session
+	// that is taken up again: in one partition behind a sequence, which may lie
+	// before what the session has been sent. ok false: where any begins. Like Wants,
+	// Topic and Settled it must not block, nor call the Link.
+	Begin(f topic.Filter) (partition int, after uint64, ok bool)
+	// Wants reports whether e is to be sent, as far as is known now.
+	Wants(e *event.Event) bool
+	// Topic appends the name under which the client is sent e. It is called each
+	// time that e is sent.
 	Topic(b []byte, e *event.Event) []byte
-	// Settled tells that the client has acknowledged e, or that it expired before
-	// it could be sent. It must not block.
+	// Settled tells that the client has acknowledged e, or has been sent it with QoS
+	// 0, or that it expired before it could be sent.
 	Settled(e *event.Event, expired bool)
 }
 
@@ -78,6 +87,24 @@ func (l *Link) Subscribed(f topic.Filter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.closed && s.subs[f] != nil
+}
+
+// rewind makes the session read on from where its dialect wants a subscription
+// to begin, if that lies behind it. The caller holds s.mu.
+func (s *session) rewind(sub *subscription) {
+	if s.c.dialect == nil {
+		return
+	}
+	p, after, ok := s.c.dialect.Begin(sub.filter)
+	if !ok {
+		return
+	}
+	sub.start[p] = min(sub.start[p], after)
+	if sub.qos == 0 || s.position(p) <= after {
+		return
+	}
+	s.places[p].behind, s.places[p].after = true, after
+	s.ride(p)
 }
 
 // speak makes c speak the dialect of its principal, where it has one.

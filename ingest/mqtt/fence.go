@@ -5,20 +5,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/kv"
 )
 
-// fence is the bucket of sessions where several gateways write to it. A record
-// says whose it is, and is written only on top of the revision this gateway has
+// fence is the bucket of sessions, and of groups, where several gateways write to
+// it. A record says whose it is, and is written only on top of the revision this gateway has
 // read or written: who was taken over, and does not know it yet, writes in vain.
 type fence struct {
 	bucket     SessionBucket
 	node       *node
 	partitions int
-	lost       func(clientID string) // another gateway has the session
+	lost       func(key string) // another gateway has the session, or the group
 
 	mu   sync.Mutex
 	revs map[string]uint64 // of the records this gateway has read or written last
@@ -69,6 +70,31 @@ func (f *fence) Get(ctx context.Context, key string) (kv.Entry, error) {
 	return e, err
 }
 
+// read returns who has a record, and what it says; nothing where there is none.
+func (f *fence) read(ctx context.Context, key string) (owner string, record []byte, err error) {
+	e, err := f.bucket.Get(ctx, key)
+	switch {
+	case errs.Is(err, errs.NotFound):
+		f.know(key, 0)
+		return "", nil, nil
+	case err != nil:
+		return "", nil, err
+	}
+	f.know(key, e.Revision)
+	owner, record = unseal(e.Value)
+	return owner, record, nil
+}
+
+// claim writes a record on top of what read found.
+// Errors: errs.Conflict where another gateway has written it since.
+func (f *fence) claim(ctx context.Context, key string, value []byte) error {
+	f.mu.Lock()
+	rev := f.revs[key]
+	f.mu.Unlock()
+	_, err := f.commit(ctx, []kv.Change{{Key: key, Value: value, Expected: rev}})
+	return err
+}
+
 func (f *fence) know(key string, revision uint64) {
 	if !f.node.shared() {
 		return
@@ -108,14 +134,12 @@ func (f *fence) Commit(ctx context.Context, changes []kv.Change) (rev uint64, er
 	}
 	fenced := make([]kv.Change, len(changes))
 	for i, c := range changes {
-		if c.Key[0] != 0 { // else it is no session's
-			if len(c.Value) > 0 {
-				c.Value = seal(f.node.id, c.Value)
-			}
-			f.mu.Lock()
-			c.Any, c.Expected = false, f.revs[c.Key]
-			f.mu.Unlock()
+		if len(c.Value) > 0 && !strings.HasPrefix(c.Key, shareKey) { // a group has been sealed
+			c.Value = seal(f.node.id, c.Value)
 		}
+		f.mu.Lock()
+		c.Any, c.Expected = false, f.revs[c.Key]
+		f.mu.Unlock()
 		fenced[i] = c
 	}
 	rev, err = f.commit(ctx, fenced)
@@ -148,7 +172,7 @@ func (f *fence) Commit(ctx context.Context, changes []kv.Change) (rev uint64, er
 // answer was lost.
 func (f *fence) one(ctx context.Context, c kv.Change) (uint64, error) {
 	rev, err := f.commit(ctx, []kv.Change{c})
-	if !errs.Is(err, errs.Conflict) || c.Key[0] == 0 {
+	if !errs.Is(err, errs.Conflict) {
 		return rev, err
 	}
 	e, gerr := f.bucket.Get(ctx, c.Key)
@@ -183,6 +207,10 @@ func (f *fence) commit(ctx context.Context, changes []kv.Change) (uint64, error)
 // sessionLost ends the connection of a client that another gateway has, and its
 // session with it.
 func (s *Server) sessionLost(id string) {
+	if strings.HasPrefix(id, shareKey) {
+		s.shareLost(id)
+		return
+	}
 	s.mu.Lock()
 	c := s.clients[id]
 	s.mu.Unlock()

@@ -36,6 +36,18 @@ const (
 	opDelete = "delete"
 )
 
+// Others returns how many other gateways of the log live.
+func (s *Server) Others() int {
+	if !s.node.shared() {
+		return 0
+	}
+	return len(s.node.others())
+}
+
+// First reports whether this gateway does what one of all gateways has to do; two
+// may think so for a moment.
+func (s *Server) First() bool { return s.node.first() }
+
 // gather asks all other gateways and hands their answers to f, until all have
 // answered or it is plain that no more will.
 func (g *Gateways) gather(ctx context.Context, q request, f func(a *response)) error {

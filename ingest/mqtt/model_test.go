@@ -149,6 +149,10 @@ type modelMessage struct {
 	filter   string             // retained: the subscription it is for
 	optional bool               // may not come
 	loose    bool               // flags and QoS are not held against it
+	anyFlag  bool               // the retain flag is not held against it
+	either   bool               // a retained one, or a live one with the same payload
+	retained bool               // the flag it came with
+	ending   bool               // published while the gateway ends: clients may be gone
 	pid      uint16             // on this connection; 0: not sent on it
 	seen     bool               // came on a connection
 	maybe    bool               // may have been sent on an earlier connection
@@ -334,9 +338,13 @@ func (w *world) fan(m *modelMessage) {
 		}
 		if out.qos = min(m.qos, best); out.qos == 1 {
 			c.live[m.part] = append(c.live[m.part], &out)
-		} else if c.p != nil || m.taker == c {
-			out.optional = m.taker == c
-			c.zero[m.part] = append(c.zero[m.part], &out)
+			continue
+		}
+		// A client that comes back while it is being handed out may get it.
+		out.optional = c.p == nil || m.taker == c || m.ending
+		c.zero[m.part] = append(c.zero[m.part], &out)
+		if c.p == nil && len(c.zero[m.part]) > 100 {
+			c.zero[m.part] = c.zero[m.part][1:]
 		}
 	}
 	for _, g := range w.groups {
@@ -351,15 +359,14 @@ func (w *world) fan(m *modelMessage) {
 // packet reads one packet; those that are no answer are dealt with.
 func (c *modelClient) packet() (h byte, body []byte, err error) {
 	h, body, err = c.p.read()
-	if os.Getenv("WEIR_MODEL_WIRE") != "" {
-		c.w.say(c, "    < %x % x %v", h, body, err)
-	}
 	if err != nil {
 		return 0, nil, err
 	}
 	switch h >> 4 {
 	case packets.Publish:
-		c.delivered(c.p.parse(h, body))
+		d := c.p.parse(h, body)
+		c.w.say(c, "    < %v dup %v packet id %d", d, d.dup, d.pid)
+		c.delivered(d)
 	case packets.Puback:
 		c.acked = append(c.acked, body...)
 	}
@@ -519,7 +526,7 @@ func (c *modelClient) delivered(d delivery) {
 		w.fail(c, "%v, want QoS %d", d, m.qos)
 	}
 	if list != &c.ret {
-		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.flags[flag] && !m.loose && !m.maybe && len(m.by) == 1 {
+		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.loose && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
 			w.fail(c, "%v: the retain flag", d)
 		}
 		if !inOrder(*list, m) {
@@ -539,29 +546,40 @@ func (c *modelClient) delivered(d delivery) {
 		*list = slices.DeleteFunc(*list, func(o *modelMessage) bool { return o == m })
 		return
 	}
-	m.pid, m.seen = d.pid, true
+	m.pid, m.seen, m.retained = d.pid, true, d.retain
 }
 
 // find looks for the message a delivery is.
 func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) {
+	all := []*[]*modelMessage{&c.live[0], &c.live[1], &c.ret}
+	for _, l := range all {
+		for _, m := range *l { // once more, as its packet id tells
+			if d.dup && m.pid == 0 && m.oldPid == d.pid && m.topic == d.topic && m.payload == d.payload {
+				return l, m
+			}
+		}
+	}
 	var lists []*[]*modelMessage
 	var found []*modelMessage
 	look := func(l *[]*modelMessage) {
-		list := *l
-		if l == &c.ret { // those that must come first
-			list = slices.Clone(list)
-			slices.SortStableFunc(list, func(a, b *modelMessage) int {
-				return map[bool]int{true: 1}[a.optional] - map[bool]int{true: 1}[b.optional]
-			})
-		}
-		for _, m := range list {
-			if m.pid == 0 && m.topic == d.topic && m.payload == d.payload && (m.qos == d.qos || m.loose) {
-				if l == &c.ret && !d.retain || l != &c.ret && d.retain && !m.flags[1] && !m.loose && !m.maybe {
-					continue
-				}
-				lists, found = append(lists, l), append(found, m)
-				return
+		var best *modelMessage
+		for _, m := range *l {
+			if m.pid != 0 || m.oldPid != 0 || m.topic != d.topic || m.payload != d.payload || m.qos != d.qos && !m.loose {
+				continue
 			}
+			if l == &c.ret && !d.retain && !m.either || l != &c.ret && d.retain && !m.flags[1] && !m.either && !m.anyFlag {
+				continue
+			}
+			if best == nil {
+				best = m
+			}
+			if !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
+				best = m
+				break
+			}
+		}
+		if best != nil {
+			lists, found = append(lists, l), append(found, best)
 		}
 	}
 	for p := range c.live {
@@ -576,6 +594,11 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 		optional := slices.ContainsFunc(found, func(m *modelMessage) bool { return m.optional })
 		for _, m := range found {
 			m.loose, m.optional = true, optional
+		}
+		for _, l := range all {
+			for _, m := range *l {
+				m.either = m.either || m.topic == d.topic && m.payload == d.payload
+			}
 		}
 		// A live message that is not due is not it.
 		for i := range found {
@@ -633,7 +656,11 @@ func (c *modelClient) deliveredShared(d delivery) {
 func (c *modelClient) away(keeps bool) {
 	c.p.nc.Close()
 	c.p = nil
-	c.zero = [2][]*modelMessage{}
+	for p := range c.zero {
+		for _, m := range c.zero[p] {
+			m.optional = true // may be handed out late, when it is back
+		}
+	}
 	c.acked = nil
 	lost := func(m *modelMessage) {
 		if m.pid != 0 {
@@ -777,13 +804,12 @@ func (c *modelClient) begin(keeps bool, window, aliases int) {
 	}
 	c.session, c.keeps, c.window, c.aliases = true, keeps, window, aliases
 	c.in, c.out = map[uint16]string{}, map[uint16]string{}
-	// A retained message that was under way comes as it is retained now.
+	// A retained message that was under way does not come where another one is
+	// retained now; one that waited comes as that.
 	var more []*modelMessage
-	seen := map[string]bool{}
 	for _, m := range c.ret {
-		m.loose = true
 		now := c.w.retained[m.topic]
-		if now == nil || now.payload != m.payload || m.qos == 0 || seen[m.topic] {
+		if now == nil || now.payload != m.payload || m.qos == 0 {
 			m.optional = true
 		}
 		if now != nil && now.payload != m.payload {
@@ -791,7 +817,6 @@ func (c *modelClient) begin(keeps bool, window, aliases int) {
 			other.optional, other.loose, other.filter, other.qos = true, true, m.filter, 1
 			more = append(more, &other)
 		}
-		seen[m.topic] = true
 	}
 	c.ret = append(c.ret, more...)
 }
@@ -851,6 +876,9 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 		w.pull(c, wills...)
 		return
 	}
+	// What comes to the client itself may come before the answer.
+	w.await(m)
+	w.pull(c, m)
 	if m.qos == 1 {
 		for len(c.acked) == 0 {
 			if _, _, err := c.packet(); err != nil {
@@ -861,17 +889,12 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 			w.fail(c, "PUBACK % x, want %d", c.acked, c.pid)
 		}
 		c.acked = nil
-		w.pull(c, m)
 		return
 	}
-	// What comes to the client itself may come before the PINGRESP.
-	c.p.send([]byte{packets.Pingreq << 4, 0})
-	w.await(m)
-	w.pull(c, m)
-	c.until(packets.Pingresp)
+	c.sync()
 }
 
-// await waits until a message of QoS 0 is on the log.
+// await waits until a message is on the log.
 func (w *world) await(m *modelMessage) {
 	eventually(w.t, "on the log: "+m.payload, func() bool {
 		for p := range w.log.parts {
@@ -975,6 +998,7 @@ func (c *modelClient) acknowledge(rnd *rand.Rand) {
 		if rnd.IntN(4) == 0 {
 			i = rnd.IntN(len(now))
 		}
+		c.w.say(c, "    > PUBACK %d", now[i].pid)
 		c.p.ack(now[i].pid)
 		now[i].acking = true
 		now = slices.Delete(now, i, i+1)
@@ -1062,23 +1086,23 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 		}
 		c.subs[s.filter] = s
 		if old != nil {
-			// What is under way is not lost where a subscription is replaced; what
-			// was not sent yet may be, where it asks for less.
+			// Nothing is lost where a subscription is replaced; what is sent again has
+			// the retain flag of the new one.
 			for p := range c.live {
 				for _, m := range c.live[p] {
 					if m.by[old] {
 						delete(m.by, old)
-						m.by[s], m.loose = true, true
-						m.optional = m.optional || old.qos > s.qos && m.pid == 0 && m.oldPid == 0
+						m.by[s] = true
+						m.anyFlag = m.anyFlag || old.rap != s.rap
 					}
-				}
-				for _, m := range c.zero[p] {
-					m.loose = m.loose || m.by[old]
 				}
 			}
 		}
 		if handling[i] == 0 || handling[i] == 1 && old == nil {
-			c.ret = slices.DeleteFunc(c.ret, func(m *modelMessage) bool { return m.filter == s.filter && m.pid == 0 && !m.acking })
+			c.ret = slices.DeleteFunc(c.ret, func(m *modelMessage) bool {
+				m.optional = m.optional || m.filter == s.filter && m.oldPid == 0 && m.maybe
+				return m.filter == s.filter && m.pid == 0 && !m.maybe
+			})
 			if w.limits.RetainedOnWildcard || !strings.ContainsAny(s.filter, "+#") {
 				for name, m := range w.retained {
 					if w.match(s.filter, name) {
@@ -1157,6 +1181,7 @@ func (w *world) drain() {
 			}
 			c.sync()
 			for _, m := range c.sentNow() {
+				w.say(c, "    > PUBACK %d", m.pid)
 				c.p.ack(m.pid)
 				m.acking = true
 			}
@@ -1214,18 +1239,18 @@ func (w *world) restart(c *modelClient) {
 		if c.p == nil {
 			continue
 		}
-		c.ended(codeShuttingDown)
 		for _, m := range c.lost() {
-			m.optional, m.maybe = true, true
+			m.ending = true
 			wills = append(wills, m)
 		}
 	}
+	w.pull(c, wills...) // who ends later may be sent those of who ended before
 	for _, c := range w.clients {
 		if c.p != nil {
+			c.ended(codeShuttingDown)
 			c.away(c.keeps)
 		}
 	}
-	w.pull(c, wills...)
 	w.start()
 }
 

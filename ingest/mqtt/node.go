@@ -55,6 +55,9 @@ type node struct {
 	wake      chan struct{} // one token: there are some
 
 	answers sync.WaitGroup
+
+	hearing sync.Mutex // held while a frame of another gateway is taken; guards deaf
+	deaf    bool
 }
 
 // lease is when a gateway's heartbeat last changed, by this one's own clock, so
@@ -123,9 +126,13 @@ func (n *node) begin(ctx, until context.Context, wg *sync.WaitGroup) error {
 		if err != nil {
 			return fmt.Errorf("mqtt: service %s: %w", gatewayService, err)
 		}
+		frames, err := n.nc.Subscribe(shareSubject+n.id, n.hear)
+		if err != nil {
+			return fmt.Errorf("mqtt: shared subscriptions: %w", err)
+		}
 		wg.Go(func() {
 			n.beats(until)
-			if err := svc.Stop(); err != nil {
+			if err := errors.Join(svc.Stop(), frames.Unsubscribe()); err != nil {
 				n.s.logger.Debug("the gateway's service", "error", err)
 			}
 			n.mu.Lock()
@@ -248,6 +255,12 @@ func (n *node) others() []string {
 	return out
 }
 
+// first reports whether this is the gateway with the lowest id among the living,
+// which does what one of them has to do. Two may think so for a moment.
+func (n *node) first() bool {
+	return !n.shared() || n.id < slices.Min(append(n.others(), "~"))
+}
+
 // recall ends the connections of clients that have gone to other gateways while
 // this one could not be asked: it was cut off, or stood still.
 func (n *node) recall(ctx context.Context) {
@@ -259,6 +272,7 @@ func (n *node) recall(ctx context.Context) {
 		}
 	}
 	n.s.mu.Unlock()
+	n.s.tendAll(true)
 	ctx, cancel := context.WithTimeout(ctx, 2*n.ttl)
 	defer cancel()
 	for _, peer := range n.others() {

@@ -117,6 +117,9 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 	members := map[topic.Filter][]string{}
 	err := st.bucket.Scan(ctx, "", func(e kv.Entry) error {
 		if key, ok := strings.CutPrefix(e.Key, shareKey); ok {
+			if s.node.shared() {
+				return nil // whose first member it gets will read it
+			}
 			r, err := decodeShare(e.Value, len(s.routed))
 			if err != nil {
 				s.logger.Error("a stored shared subscription cannot be read; it begins anew", "filter", key, "error", err)
@@ -145,7 +148,7 @@ func (s *Server) restoreSessions(ctx context.Context) error {
 		}
 		st.stored[e.Key] = stored{until: r.left.Add(r.expiry)}
 		for _, sub := range r.subs {
-			if _, shared := sub.parseShare(); !shared {
+			if _, shared := sub.parseShare(); !shared || s.node.shared() {
 				continue
 			}
 			members[sub.filter] = append(members[sub.filter], e.Key)
@@ -218,6 +221,9 @@ func (s *Server) keep(ctx context.Context) {
 		if due && now.Sub(moved) >= sessionsMove {
 			moved = now
 			s.moveAll()
+			if s.node.shared() {
+				s.tendAll(true)
+			}
 		}
 		s.saveSessions(ctx, due, now)
 		if due && now.Sub(expired) >= sessionsExpire {
@@ -344,6 +350,9 @@ func (b *batch) commit(ctx context.Context) {
 			g.mu.Unlock()
 		}
 	}
+	for _, g := range b.shares {
+		g.released()
+	}
 	for _, o := range b.orders {
 		o.done <- lostOf(err, o.key)
 	}
@@ -390,16 +399,18 @@ func (s *session) record(now time.Time, final bool) []byte {
 	}
 	r := record{
 		principal: s.c.principal.ID, id: s.c.sessionID, expiry: s.c.expiry, ghosts: s.ghosts,
-		cursor: make([]uint64, len(s.places)), dup: make([]uint64, len(s.places)),
+		cursor: s.cursors(), dup: make([]uint64, len(s.places)),
 		head: s.flightHead % packetIDs, unsent: s.unsent,
 	}
+	s.dropSpent(r.cursor)
+	r.replaced = slices.Clone(s.replaced)
 	if final {
 		r.left = now
 		s.persistent = false
 	}
 	for p := range s.places {
 		pl := &s.places[p]
-		r.cursor[p], r.dup[p] = s.position(p), pl.dup
+		r.dup[p] = pl.dup
 		if n := len(pl.again); n > 0 {
 			// Those that were acknowledged are not in the window any more.
 			r.dup[p] = max(r.dup[p], pl.again[n-1].seq)
@@ -411,41 +422,34 @@ func (s *session) record(now time.Time, final bool) []byte {
 			f.done = true // its group's record has it
 		}
 		r.flights = append(r.flights, f)
-		switch {
-		case f.retained:
+		if f.retained {
 			if r.names == nil {
 				r.names = map[uint64]topic.Name{}
 			}
 			r.names[r.head+i-s.flightHead] = s.names[i]
-		case !f.done:
-			r.cursor[f.part] = min(r.cursor[f.part], f.seq-1)
 		}
 	}
-	for i := range s.queue {
-		e := s.queue[i].e
-		r.cursor[e.Partition] = min(r.cursor[e.Partition], e.Seq-1)
-	}
 	for i := range s.retained {
-		r.unsent = append(r.unsent[:len(r.unsent):len(r.unsent)], s.retained[i].e.Topic)
+		r.unsent = append(r.unsent[:len(r.unsent):len(r.unsent)], unsent{s.retained[i].e.Topic, s.retained[i].sub.filter})
 	}
 	for _, sub := range s.subs {
 		if _, ok := s.pending[sub.filter]; !ok {
 			r.subs = append(r.subs, sub)
 		}
 	}
+	var at []uint64
+	if len(s.pending) > 0 {
+		at = s.reach()
+	}
 	for f, sub := range s.pending {
 		if sub == nil {
+			r.replaced = slices.DeleteFunc(r.replaced, func(o *subscription) bool { return o.filter == f })
 			continue
 		}
-		start := make([]uint64, len(s.places))
-		for p := range start {
-			start[p] = s.position(p)
-		}
-		if old := s.subs[f]; old != nil {
-			start = old.start
-		}
 		from := *sub
-		from.start = start
+		if left := s.replace(s.subs[f], &from, at); left != nil {
+			r.replaced = append(r.replaced, left)
+		}
 		r.subs = append(r.subs, &from)
 	}
 	return appendRecord(nil, &r)

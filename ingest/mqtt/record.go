@@ -18,19 +18,20 @@ type record struct {
 	expiry    time.Duration // whole seconds
 	left      time.Time     // when its client left; zero: it had not when this was saved
 	subs      []*subscription
-	ghosts    []topic.Filter // filters without a subscription that messages in flight came by
+	replaced  []*subscription // by newer ones; they have something left to bring
+	ghosts    []topic.Filter  // filters without a subscription that messages in flight came by
 	// By partition. Everything up to cursor is settled; what is sent from behind
 	// it up to dup may have been sent before.
 	cursor, dup []uint64
 	head        uint64 // counter of the first flight, below packetIDs
 	flights     []flight
 	names       map[uint64]topic.Name // of the retained messages among the flights, by counter
-	unsent      []topic.Name          // retained messages that wait to be sent
+	unsent      []unsent              // retained messages that wait to be sent
 }
 
 var errRecord = errors.New("not a session")
 
-const recordVersion = 1
+const recordVersion = 2
 
 // Bits of a subscription and of a flight in a record.
 const (
@@ -40,6 +41,8 @@ const (
 
 	flightDone     = 1
 	flightRetained = 2
+	flightRetain   = 4
+	flightPart     = 3 // bits above which the partition is
 )
 
 // appendRecord encodes r. Numbers are variable-length integers, sequences are
@@ -68,8 +71,12 @@ func appendRecord(b []byte, r *record) []byte {
 		}
 		num(d)
 	}
-	num(uint64(len(r.subs)))
-	for _, s := range r.subs {
+	starts := func(at []uint64) {
+		for p, start := range at {
+			num(max(start, r.cursor[p]) - r.cursor[p])
+		}
+	}
+	subscription := func(s *subscription) {
 		flags := uint64(s.qos)
 		if s.noLocal {
 			flags |= subNoLocal
@@ -86,10 +93,12 @@ func appendRecord(b []byte, r *record) []byte {
 		num(flags)
 		num(uint64(s.id))
 		if flags&subStarts != 0 {
-			for p, start := range s.start {
-				num(max(start, r.cursor[p]) - r.cursor[p])
-			}
+			starts(s.start)
 		}
+	}
+	num(uint64(len(r.subs)))
+	for _, s := range r.subs {
+		subscription(s)
 	}
 	num(uint64(len(r.ghosts)))
 	for _, f := range r.ghosts {
@@ -98,12 +107,15 @@ func appendRecord(b []byte, r *record) []byte {
 	num(r.head)
 	num(uint64(len(r.flights)))
 	for i, f := range r.flights {
-		flags := uint64(f.part) << 2
+		flags := uint64(f.part) << flightPart
 		if f.done {
 			flags |= flightDone
 		}
 		if f.retained {
 			flags |= flightRetained
+		}
+		if f.retain {
+			flags |= flightRetain
 		}
 		num(flags)
 		b = binary.AppendVarint(b, int64(f.seq-r.cursor[f.part]))
@@ -112,8 +124,14 @@ func appendRecord(b []byte, r *record) []byte {
 		}
 	}
 	num(uint64(len(r.unsent)))
-	for _, n := range r.unsent {
-		text(string(n))
+	for _, u := range r.unsent {
+		text(string(u.topic))
+		text(string(u.filter))
+	}
+	num(uint64(len(r.replaced)))
+	for _, s := range r.replaced {
+		subscription(s)
+		starts(s.until)
 	}
 	return b
 }
@@ -159,20 +177,28 @@ func decodeRecord(b []byte, partitions int) (*record, error) {
 		r.cursor = append(r.cursor, c)
 		r.dup = append(r.dup, c+num(mostSeq))
 	}
-	for range count() {
+	starts := func(at []uint64) {
+		for p := range at {
+			at[p] = r.cursor[p] + num(mostSeq)
+		}
+	}
+	sub := func() *subscription {
 		s := &subscription{filter: topic.Filter(text()), start: make([]uint64, partitions)}
 		flags := num(1<<4 - 1)
 		s.qos, s.noLocal, s.retainAsPublished = byte(flags&1), flags&subNoLocal != 0, flags&subRetainAsPublished != 0
 		s.id = uint32(num(math.MaxUint32))
 		if flags&subStarts != 0 {
-			for p := range s.start {
-				s.start[p] = r.cursor[p] + num(mostSeq)
-			}
+			starts(s.start)
 		}
-		if _, err := topic.ParseFilter(string(s.filter), topic.Limits{}); err != nil || bad {
+		if _, err := topic.ParseFilter(string(s.filter), topic.Limits{}); err != nil {
+			bad = true
+		}
+		return s
+	}
+	for range count() {
+		if r.subs = append(r.subs, sub()); bad {
 			return nil, errRecord
 		}
-		r.subs = append(r.subs, s)
 	}
 	for range count() {
 		f := topic.Filter(text())
@@ -187,11 +213,13 @@ func decodeRecord(b []byte, partitions int) (*record, error) {
 		return nil, errRecord
 	}
 	for i := range n {
-		flags := num(uint64(partitions)<<2 - 1)
+		flags := num(uint64(partitions)<<flightPart - 1)
 		if bad {
 			return nil, errRecord
 		}
-		f := flight{part: uint16(flags >> 2), done: flags&flightDone != 0, retained: flags&flightRetained != 0}
+		f := flight{
+			part: uint16(flags >> flightPart), done: flags&flightDone != 0, retained: flags&flightRetained != 0, retain: flags&flightRetain != 0,
+		}
 		d, k := binary.Varint(b)
 		if k <= 0 {
 			return nil, errRecord
@@ -207,7 +235,15 @@ func decodeRecord(b []byte, partitions int) (*record, error) {
 		r.flights = append(r.flights, f)
 	}
 	for range count() {
-		r.unsent = append(r.unsent, topic.Name(text()))
+		r.unsent = append(r.unsent, unsent{topic.Name(text()), topic.Filter(text())})
+	}
+	for range count() {
+		s := sub()
+		s.until = make([]uint64, partitions)
+		if starts(s.until); bad {
+			return nil, errRecord
+		}
+		r.replaced = append(r.replaced, s)
 	}
 	if bad || len(b) != 0 {
 		return nil, errRecord
@@ -229,6 +265,9 @@ func (r *record) clamp(end func(p int) uint64) bool {
 		cut(&r.dup[p], p)
 		for _, s := range r.subs {
 			cut(&s.start[p], p)
+		}
+		for _, s := range r.replaced {
+			cut(&s.until[p], p)
 		}
 	}
 	for i := range r.flights {

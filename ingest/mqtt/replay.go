@@ -258,6 +258,11 @@ func (v *replay) take(r *rider) {
 			r.tickets, r.filters = append(r.tickets, ticket{r, sub}), append(r.filters, f)
 		}
 	}
+	for _, sub := range s.replaced {
+		if s.position(v.p) < sub.until[v.p] {
+			r.tickets, r.filters = append(r.tickets, ticket{r, sub}), append(r.filters, sub.filter)
+		}
+	}
 	if r.resends {
 		for _, f := range s.ghosts {
 			r.tickets, r.filters = append(r.tickets, ticket{r, nil}), append(r.filters, f)
@@ -537,14 +542,14 @@ func (v *replay) offer(g *group, t ticket, e *event.Event, now time.Time, from *
 				return false
 			}
 		}
-		s.resend(&v.x, e, counter, false, now)
+		s.resend(&v.x, e, counter, now)
 		v.x.reset(e, now)
 		pl.again = pl.again[1:]
 		s.advance()
 		s.pump()
 	} else {
 		sub := t.sub
-		if sub == nil || e.QoS == 0 || e.Seq <= sub.start[v.p] || sub.noLocal && e.ClientID == s.c.id {
+		if sub == nil || e.QoS == 0 || !sub.holds(e) || sub.noLocal && e.ClientID == s.c.id {
 			return false
 		}
 		if s.may(e) {

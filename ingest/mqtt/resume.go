@@ -28,7 +28,10 @@ func (s *session) restore(r *record) {
 	for p := range s.places {
 		slices.SortFunc(s.places[p].again, func(a, b again) int { return int(int64(a.seq - b.seq)) })
 	}
-	s.names, s.unsent, s.ghosts = r.names, r.unsent, r.ghosts
+	s.names, s.unsent, s.ghosts, s.replaced = r.names, r.unsent, r.ghosts, r.replaced
+	for _, sub := range r.replaced {
+		sub.sess = s
+	}
 	s.subs = make(map[topic.Filter]*subscription, len(r.subs))
 	for _, sub := range r.subs {
 		sub.sess = s
@@ -59,10 +62,11 @@ func (c *client) join() {
 			continue
 		}
 		c.s.routes.trie.Add(sub.filter, sub)
+		s.rewind(sub)
 	}
 	s.resendRetained()
 	for p := range s.places {
-		if !s.caughtUp(p) {
+		if s.places[p].ride == nil && !s.caughtUp(p) {
 			s.ride(p)
 		}
 	}
@@ -77,11 +81,6 @@ func (c *client) join() {
 func (s *session) resendRetained() {
 	var x encoder
 	now := s.c.s.now()
-	queue := func(m *event.Event) {
-		if sub := s.wants(m, 0); sub != nil && s.may(m) {
-			s.retained = append(s.retained, waiting{m, sub, true})
-		}
-	}
 	for i := s.flightHead; i < s.flightTail; i++ {
 		f := s.flight(i)
 		if f == nil || !f.retained {
@@ -92,16 +91,16 @@ func (s *session) resendRetained() {
 			f.done = true
 			continue
 		}
-		if i-s.flightHead >= uint64(s.window) {
-			f.done = true
-			queue(m)
+		if !s.turn(i) {
+			s.late = append(s.late, lateRetained{m, i})
 			continue
 		}
-		s.resend(&x, m, i, true, now)
+		s.resend(&x, m, i, now)
 	}
-	for _, n := range s.unsent {
-		if m := s.c.s.routes.retained.messages[n]; m != nil {
-			queue(m)
+	for _, u := range s.unsent {
+		m, sub := s.c.s.routes.retained.messages[u.topic], s.subs[u.filter]
+		if m != nil && sub != nil && s.may(m) {
+			s.retained = append(s.retained, waiting{m, sub, true})
 		}
 	}
 	s.unsent = nil
@@ -110,7 +109,7 @@ func (s *session) resendRetained() {
 
 // resend sends a message again with its packet id. The caller holds s.mu and
 // calls advance.
-func (s *session) resend(x *encoder, e *event.Event, counter uint64, retain bool, now time.Time) {
+func (s *session) resend(x *encoder, e *event.Event, counter uint64, now time.Time) {
 	f := s.flight(counter)
 	if f == nil {
 		return // acknowledged meanwhile
@@ -118,14 +117,13 @@ func (s *session) resend(x *encoder, e *event.Event, counter uint64, retain bool
 	var ids []uint32
 	if sub := s.wants(e, 1); sub != nil {
 		ids = s.ids(sub, e)
-		retain = retain || e.Retain && sub.retainAsPublished
 	}
 	x.reset(e, now)
 	if !s.may(e) {
 		f.done = true
 		return
 	}
-	at, pid, ok := s.put(x, 1, retain, ids)
+	at, pid, ok := s.put(x, 1, f.retain, ids)
 	if !ok {
 		f.done = true
 		return
@@ -189,6 +187,11 @@ func (s *session) caughtUp(p int) bool {
 	if after < routed {
 		for _, sub := range s.subs {
 			if sub.qos == 1 && !sub.shared {
+				return false
+			}
+		}
+		for _, sub := range s.replaced {
+			if after < sub.until[p] {
 				return false
 			}
 		}

@@ -25,13 +25,7 @@ type saver struct {
 const saverName = "\x00saver"
 
 // due reports whether this gateway is to save.
-func (v *saver) due() bool {
-	n := v.node
-	if !n.shared() {
-		return true
-	}
-	return n.id < slices.Min(append(n.others(), "~"))
-}
+func (v *saver) due() bool { return v.node.first() }
 
 // claim makes this gateway the saver. From then on a restart projects from where
 // both it and the saver before it had got to.

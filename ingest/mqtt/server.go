@@ -299,6 +299,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.ctx, s.running = inner, true
 	s.mu.Unlock()
 	accepts.Go(func() { s.sweep(ctx) })
+	accepts.Go(func() { s.tendShares(ctx) })
 	for _, ln := range s.listeners {
 		accepts.Go(func() { s.accept(ctx, ln) })
 	}
@@ -327,6 +328,10 @@ func (s *Server) Run(ctx context.Context) error {
 		c.sess.awaitAcks(deadline)
 		c.end(faultf(codeShuttingDown, "shutdown", "the server is shutting down"))
 	}
+	for _, c := range clients {
+		<-c.done
+	}
+	s.closeShares()
 	s.wg.Wait()
 	stop()
 	routers.Wait()

@@ -26,6 +26,7 @@ type subscription struct {
 	// start has, for each partition, the sequence behind which the subscription
 	// begins.
 	start []uint64
+	until []uint64 // of one that was replaced: where it ends; see replace
 }
 
 // flight is a QoS 1 message sent and not acknowledged.
@@ -34,6 +35,7 @@ type flight struct {
 	part     uint16
 	done     bool
 	retained bool // a retained message: its place on the log is an older one
+	retain   bool // the flag it was sent with
 	share    *share
 	e        *event.Event // of a dialect, which wants to know what became of it
 }
@@ -94,8 +96,9 @@ type session struct {
 	retained               []waiting // retained messages to send; the log cannot be asked for them again
 	places                 []place
 	subs                   map[topic.Filter]*subscription
-	parked                 int // places that wait for room
-	withID                 int // subscriptions that have an identifier
+	replaced               []*subscription // that have something left to bring
+	parked                 int             // places that wait for room
+	withID                 int             // subscriptions that have an identifier
 	alias                  aliases
 	shares                 []*share // replaced, never changed
 
@@ -105,7 +108,20 @@ type session struct {
 	pending    map[topic.Filter]*subscription // saved, not yet in force; nil: to be taken out
 	ghosts     []topic.Filter                 // filters given up that messages in flight came by
 	names      map[uint64]topic.Name          // of the retained messages in flight, by counter
-	unsent     []topic.Name                   // retained messages an earlier connection was not sent
+	late       []lateRetained                 // retained messages to be sent again, once the window reaches them
+	unsent     []unsent                       // retained messages an earlier connection was not sent
+}
+
+// lateRetained is the retained message of a flight.
+type lateRetained struct {
+	e       *event.Event
+	counter uint64
+}
+
+// unsent is a retained message that waits, and for which subscription.
+type unsent struct {
+	topic  topic.Name
+	filter topic.Filter
 }
 
 func newSession(c *client, partitions int) *session {
@@ -212,6 +228,9 @@ func (s *session) deliver(x *encoder, sub *subscription) bool {
 
 // may asks for the delivery. The caller holds s.mu.
 func (s *session) may(e *event.Event) bool {
+	if d := s.c.dialect; d != nil && !d.Wants(e) {
+		return false
+	}
 	return s.c.s.may(s.c.principal, auth.Receive, string(e.Topic))
 }
 
@@ -269,6 +288,9 @@ const duplicate = 1 << 3
 func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained bool) {
 	e := x.e
 	at, pid, ok := s.put(x, qos, retain, ids)
+	if ok && qos == 0 && s.c.dialect != nil {
+		s.c.dialect.Settled(e, false)
+	}
 	if !ok || qos == 0 {
 		return
 	}
@@ -285,7 +307,7 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained
 		}
 		s.changed()
 	}
-	f := flight{seq: e.Seq, part: e.Partition, retained: retained}
+	f := flight{seq: e.Seq, part: e.Partition, retained: retained, retain: retain}
 	if s.c.dialect != nil {
 		f.e = e
 	}
@@ -392,9 +414,14 @@ func (s *session) pump() {
 	if s.closed {
 		return
 	}
-	if len(s.retained) > 0 || len(s.queue) > 0 {
+	if len(s.late) > 0 || len(s.retained) > 0 || len(s.queue) > 0 {
 		x := encoders.Get().(*encoder)
 		now := s.c.s.now()
+		for len(s.late) > 0 && s.turn(s.late[0].counter) {
+			s.resend(x, s.late[0].e, s.late[0].counter, now)
+			s.late = s.late[1:]
+			s.advance()
+		}
 		n := 0
 		for ; n < len(s.retained) && s.hasRoom(); n++ {
 			s.sendWaiting(x, &s.retained[n], now, true)
@@ -457,7 +484,7 @@ func (s *session) ids(sub *subscription, e *event.Event) []uint32 {
 	switch {
 	case s.withID == 0:
 		return nil
-	case len(s.subs) == 1:
+	case len(s.subs) == 1 && s.subs[sub.filter] == sub:
 		return []uint32{sub.id}
 	}
 	var ids []uint32

@@ -769,8 +769,9 @@ func FuzzRecord(f *testing.F) {
 			{filter: "+", start: []uint64{0, 0}},
 		},
 		ghosts:  []topic.Filter{"b"},
-		flights: []flight{{seq: 6}, {seq: 3, part: 1, done: true}, {seq: 2, retained: true}},
-		names:   map[uint64]topic.Name{packetIDs + 1: "k"}, unsent: []topic.Name{"u"},
+		flights: []flight{{seq: 6, retain: true}, {seq: 3, part: 1, done: true}, {seq: 2, retained: true, retain: true}},
+		names:   map[uint64]topic.Name{packetIDs + 1: "k"}, unsent: []unsent{{"u", "+"}},
+		replaced: []*subscription{{filter: "+", qos: 1, start: []uint64{0, 3}, until: []uint64{6, 7}}},
 	}
 	f.Add(appendRecord(nil, &r))
 	f.Add(appendRecord(nil, &record{cursor: []uint64{0, 0}, dup: []uint64{0, 0}}))

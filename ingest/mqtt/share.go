@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,9 @@ import (
 // the group's place in it is kept for the members whose sessions outlive their
 // connections. A message that a member was sent and has not acknowledged when
 // its connection ends goes to another member.
+//
+// Where several gateways share the log one of them has the group, and hands
+// messages to the others for their members: see tenure.go and branch.go.
 type share struct {
 	s     *Server
 	key   topic.Filter // as clients write it: $share/<group>/<filter>
@@ -31,7 +35,7 @@ type share struct {
 
 	mu         sync.Mutex // guards what follows; comes after the routes' and before every session's
 	room       sync.Cond  // on mu
-	members    []*subscription
+	members    []member
 	next       int
 	persistent map[string]struct{} // client ids of members whose sessions are kept, connected or not
 	places     []sharePlace
@@ -46,7 +50,31 @@ type share struct {
 	dirty      bool
 	stored     bool // the bucket has a record
 	ended      bool
+
+	// Where several gateways share the log.
+	tenure   tenure
+	found    chan struct{} // closed once the tenure is known
+	seeking  bool          // a goroutine finds it out
+	holders  int           // SUBSCRIBEs that are about to make a member
+	asked    string        // the gateway that was asked to have this one as a branch, and may have begun to
+	epoch    uint64        // what it calls that time
+	heard    uint64        // the number of its last message
+	branches map[string]*branch
 }
+
+// member takes messages of a group: a subscription, or another gateway for one
+// of its own.
+type member interface {
+	take(x *encoder, m message, dup bool) shareResult
+	name() string      // one who takes a message again has had it before
+	session() *session // nil: on another gateway
+}
+
+func (sub *subscription) take(x *encoder, _ message, dup bool) shareResult {
+	return sub.sess.takeShared(x, sub, dup)
+}
+func (sub *subscription) name() string      { return sub.sess.c.id }
+func (sub *subscription) session() *session { return sub.sess }
 
 // sharePlace is where a group stands in one partition.
 type sharePlace struct {
@@ -66,8 +94,11 @@ type where struct {
 
 // message is one that waits for a member, or for its acknowledgement.
 type message struct {
-	e  *event.Event
-	to string // the client id it has been sent to, last
+	e       *event.Event
+	to      string   // the client id it has been sent to, last
+	dup     bool     // it may have been sent to anybody before
+	by      *branch  // who has it, where that is another gateway
+	refused []string // gateways none of whose members may have it
 }
 
 func placeOf(e *event.Event) where { return where{e.Partition, e.Seq} }
@@ -89,25 +120,20 @@ func newShare(s *Server, key, inner topic.Filter) *share {
 	}
 	g.proxy = &subscription{group: g, filter: key, qos: 1}
 	g.room.L = &g.mu
+	if g.joint() {
+		g.tenure, g.found, g.branches = tenureUnknown, make(chan struct{}), map[string]*branch{}
+	}
 	return g
 }
 
 // joinShare makes sub a member of its group. The caller holds routes.mu, and no
 // session's lock.
 func (s *Server) joinShare(sub *subscription, persistent bool) {
-	inner, _ := sub.parseShare()
-	g := s.routes.shares[sub.filter]
-	if g == nil {
-		g = newShare(s, sub.filter, inner)
-		for p := range g.places {
-			g.places[p].after = s.routed[p].Load()
-		}
-		s.routes.shares[sub.filter] = g
-	}
+	g := s.shareOf(sub)
 	id := sub.sess.c.id
 	g.mu.Lock()
 	sub.group = g
-	g.members = slices.DeleteFunc(g.members, func(o *subscription) bool { return o.sess == sub.sess })
+	g.members = slices.DeleteFunc(g.members, func(o member) bool { return o.session() == sub.sess })
 	g.members = append(g.members, sub)
 	if persistent {
 		g.persistent[id] = struct{}{}
@@ -115,11 +141,28 @@ func (s *Server) joinShare(sub *subscription, persistent bool) {
 		delete(g.persistent, id)
 	}
 	g.changed()
-	if g.stop == nil {
-		g.wake()
-	}
+	g.rouse()
+	g.tellState("")
 	g.mu.Unlock()
 	g.pump()
+}
+
+// shareOf returns the group of sub, which begins where sub does if it is not
+// there. The caller holds routes.mu.
+func (s *Server) shareOf(sub *subscription) *share {
+	g := s.routes.shares[sub.filter]
+	if g == nil {
+		inner, _ := sub.parseShare()
+		g = newShare(s, sub.filter, inner)
+		for p := range g.places {
+			g.places[p].after = s.routed[p].Load()
+			if g.joint() && sub.start != nil {
+				g.places[p].after = sub.start[p]
+			}
+		}
+		s.routes.shares[sub.filter] = g
+	}
+	return g
 }
 
 // leaveShare takes a member out; its session is kept where it is persistent.
@@ -130,12 +173,15 @@ func (s *Server) leaveShare(sub *subscription, persistent bool) {
 		return
 	}
 	g.mu.Lock()
-	g.members = slices.DeleteFunc(g.members, func(o *subscription) bool { return o == sub })
+	g.members = slices.DeleteFunc(g.members, func(o member) bool { return o == sub })
+	gone := ""
 	if !persistent {
-		delete(g.persistent, sub.sess.c.id)
+		gone = sub.sess.c.id
+		delete(g.persistent, gone)
 	}
 	g.changed()
 	g.rest()
+	g.tellState(gone)
 	g.mu.Unlock()
 	g.pump()
 }
@@ -157,8 +203,22 @@ func (s *Server) forgetMember(id string) {
 			delete(g.persistent, id)
 			g.changed()
 			g.rest()
+			g.tellState(id)
 		}
 		g.mu.Unlock()
+	}
+}
+
+// rouse lets the group take messages if it has members and is this gateway's,
+// and finds out whose it is where that is not known. The caller holds routes.mu
+// and g.mu.
+func (g *share) rouse() {
+	switch {
+	case len(g.members) == 0:
+	case g.tenure == tenureOwn && g.stop == nil:
+		g.wake()
+	case g.tenure == tenureUnknown, g.tenure == tenureReleasing:
+		g.seek()
 	}
 }
 
@@ -202,7 +262,10 @@ func (g *share) rest() {
 		g.wait()
 		g.room.Broadcast()
 	}
-	if len(g.persistent) == 0 && !g.ended {
+	if g.tenure == tenureBranch {
+		g.giveBack()
+	}
+	if !g.joint() && len(g.persistent) == 0 && !g.ended {
 		g.ended = true
 		delete(g.s.routes.shares, g.key)
 	}
@@ -234,6 +297,11 @@ func (g *share) deliver(x *encoder) *session {
 	pl.seen = e.Seq
 	// A router that begins anew hands out once more what the group has had.
 	w := placeOf(e)
+	if len(g.branches) > 0 {
+		if _, flies := g.flights[w]; flies {
+			return nil // a branch had it from the owner before
+		}
+	}
 	if _, open := g.open[w]; e.Seq <= pl.upto && !open {
 		return nil
 	}
@@ -281,22 +349,27 @@ func (g *share) deliver(x *encoder) *session {
 func (g *share) give(x *encoder, m message) (*session, bool) {
 	full := false
 	for i := range g.members {
-		sub := g.members[(g.next+i)%len(g.members)]
-		id := sub.sess.c.id
-		dup := m.to == id || m.e.Seq <= g.places[m.e.Partition].dup
-		switch sub.sess.takeShared(x, sub, dup) {
+		o := g.members[(g.next+i)%len(g.members)]
+		dup := m.dup || m.to == o.name() || m.e.Seq <= g.places[m.e.Partition].dup
+		switch o.take(x, m, dup) {
 		case shareFull:
 			full = true
 			continue
 		case shareDenied:
 			continue
 		case shareSent:
-			m.to = id
+			m.to = o.name()
+			m.by, _ = o.(*branch)
 			g.flights[placeOf(m.e)] = m
+		case shareSettled:
+			g.tellSettled(m.e)
 		}
 		g.next = (g.next + i + 1) % len(g.members)
 		g.changed()
-		return sub.sess, true
+		return o.session(), true
+	}
+	if !full && len(g.members) > 0 {
+		g.tellRefused(m.e)
 	}
 	// Where nobody may have it there is nothing to wait for.
 	return nil, !full && len(g.members) > 0
@@ -345,9 +418,19 @@ func (s *session) takeShared(x *encoder, sub *subscription, dup bool) shareResul
 // settle takes the acknowledgement of a message.
 func (g *share) settle(w where) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	m, ok := g.flights[w]
+	if !ok {
+		return
+	}
 	delete(g.flights, w)
+	if m.by != nil {
+		delete(m.by.flights, w)
+	}
+	if m.e != nil {
+		g.tellSettled(m.e)
+	}
 	g.changed()
-	g.mu.Unlock()
 }
 
 // back takes a message back that was under way to a member.
@@ -359,6 +442,21 @@ func (g *share) back(w where) {
 		return
 	}
 	delete(g.flights, w)
+	g.takeBack(w, m)
+}
+
+// takeBack takes a message that is under way to nobody now. The caller holds
+// g.mu.
+func (g *share) takeBack(w where, m message) {
+	m.by = nil
+	if g.tenure == tenureBranch {
+		g.returned = append(g.returned, m)
+		if len(g.members) == 0 {
+			g.giveBack()
+		}
+		g.wait()
+		return
+	}
 	if g.stop == nil {
 		g.open[w] = struct{}{}
 		g.places[w.part].after = min(g.places[w.part].after, w.seq-1)
@@ -547,7 +645,7 @@ func (g *share) wants(e *event.Event) bool {
 // g.mu.
 func (g *share) changed() {
 	st := &g.s.sessions
-	if g.dirty || st.bucket == nil {
+	if g.dirty || st.bucket == nil || g.tenure != tenureOwn {
 		return
 	}
 	g.dirty = true
@@ -566,11 +664,22 @@ func (g *share) record() (value []byte, stored bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.dirty = false
+	if g.joint() {
+		return g.recordJoint()
+	}
 	stored = g.stored
 	if g.stored = len(g.persistent) > 0 && !g.ended; !g.stored {
 		return nil, stored
 	}
+	return g.encode(), stored
+}
+
+// encode encodes the group as it stands. The caller holds g.mu.
+func (g *share) encode() []byte {
 	r := shareRecord{upto: make([]uint64, len(g.places))}
+	if g.joint() {
+		r.ids = slices.Sorted(maps.Keys(g.persistent))
+	}
 	for p := range g.places {
 		r.upto[p] = g.position(p)
 	}
@@ -593,19 +702,29 @@ func (g *share) record() (value []byte, stored bool) {
 		}
 		r.open = nil
 	}
-	return r.append(nil), stored
+	return r.append(nil)
 }
 
 // shareRecord is a group as the bucket keeps it.
 type shareRecord struct {
 	upto []uint64 // by partition: all up to here is settled, but for open
 	open []where
+	// The client ids in share.persistent, of several gateways; else who they are is
+	// looked up among the sessions.
+	ids []string
 }
 
-const shareVersion = 1
+const (
+	shareVersion    = 1
+	shareVersionIDs = 2
+)
 
 func (r *shareRecord) append(b []byte) []byte {
-	b = append(b, shareVersion)
+	version := byte(shareVersion)
+	if r.ids != nil {
+		version = shareVersionIDs
+	}
+	b = append(b, version)
 	b = binary.AppendUvarint(b, uint64(len(r.upto)))
 	for _, n := range r.upto {
 		b = binary.AppendUvarint(b, n)
@@ -613,6 +732,12 @@ func (r *shareRecord) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(r.open)))
 	for _, w := range r.open {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(w.part)), w.seq)
+	}
+	if version == shareVersionIDs {
+		b = binary.AppendUvarint(b, uint64(len(r.ids)))
+		for _, id := range r.ids {
+			b = append(binary.AppendUvarint(b, uint64(len(id))), id...)
+		}
 	}
 	return b
 }
@@ -629,9 +754,10 @@ func decodeShare(b []byte, partitions int) (*shareRecord, error) {
 		return n
 	}
 	const mostSeq = 1 << 62
-	if len(b) == 0 || b[0] != shareVersion {
+	if len(b) == 0 || b[0] != shareVersion && b[0] != shareVersionIDs {
 		return nil, errRecord
 	}
+	version := b[0]
 	b = b[1:]
 	if num(uint64(partitions)) != uint64(partitions) {
 		return nil, errRecord
@@ -647,6 +773,16 @@ func decodeShare(b []byte, partitions int) (*shareRecord, error) {
 		}
 		r.open = append(r.open, w)
 	}
+	if version == shareVersionIDs {
+		r.ids = []string{}
+		for range num(uint64(len(b))) {
+			n := num(uint64(len(b)))
+			if bad || n > uint64(len(b)) {
+				return nil, errRecord
+			}
+			r.ids, b = append(r.ids, string(b[:n])), b[n:]
+		}
+	}
 	if bad || len(b) != 0 {
 		return nil, errRecord
 	}
@@ -658,17 +794,23 @@ func decodeShare(b []byte, partitions int) (*shareRecord, error) {
 func (s *Server) restoreShare(key, inner topic.Filter, r *shareRecord) *share {
 	g := newShare(s, key, inner)
 	g.stored = true
+	g.restore(r, s.endAtNew, s.endAtNew)
+	return g
+}
+
+// restore makes the group what r says. What lies up to dup may have been sent
+// before; no place is behind end. The caller holds g.mu, or has g to itself.
+func (g *share) restore(r *shareRecord, dup, end func(p int) uint64) {
+	clear(g.open)
 	for p := range g.places {
-		end := s.endAtNew(p)
 		pl := &g.places[p]
-		pl.upto = min(r.upto[p], end)
-		pl.after, pl.dup = pl.upto, end
+		*pl = sharePlace{upto: min(r.upto[p], end(p))}
+		pl.after, pl.dup = pl.upto, min(dup(p), end(p))
 	}
 	for _, w := range r.open {
-		if pl := &g.places[w.part]; w.seq <= pl.dup {
+		if pl := &g.places[w.part]; w.seq <= end(int(w.part)) {
 			g.open[w] = struct{}{}
 			pl.after = min(pl.after, w.seq-1)
 		}
 	}
-	return g
 }

@@ -109,7 +109,10 @@ func (c *client) limited(limit, text string) {
 // SUBACK, nothing behind it is missed.
 func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	s := c.sess
-	if s.savePending(c.admit(subs, codes)) != nil {
+	admitted := c.admit(subs, codes)
+	release, held := c.holdShares(subs)
+	defer release()
+	if !held || s.savePending(admitted) != nil {
 		for i := range subs {
 			if subs[i] != nil {
 				subs[i], codes[i] = nil, codeUnspecified
@@ -128,33 +131,25 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		return
 	}
 	s.stall()
+	at := s.reach()
 	for _, sub := range subs {
 		if sub == nil {
 			continue
 		}
 		old := s.subs[sub.filter]
-		sub.start = make([]uint64, len(s.places))
-		for p := range sub.start {
-			// A session that reads for itself may be ahead of the router.
-			sub.start[p] = max(c.s.routed[p].Load(), s.position(p))
+		if left := s.replace(old, sub, at); left != nil {
+			s.replaced = append(s.replaced, left)
 		}
 		if old != nil {
 			if !old.shared {
 				c.s.routes.trie.Remove(old.filter, old)
 			}
 			s.forget(old)
-			if old.qos >= sub.qos {
-				sub.start = old.start
-			} else {
-				// What came with QoS 0 does not come again with QoS 1.
-				for p := range sub.start {
-					sub.start[p] = s.position(p)
-				}
-			}
 			if old.qos > sub.qos {
 				s.leaveGhost(old)
 			}
 		}
+		s.rewind(sub)
 		if s.subs == nil {
 			s.subs = make(map[topic.Filter]*subscription, len(subs))
 		}
@@ -193,6 +188,7 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 		}
 		s.buf = append(s.buf, code)
 	}
+	s.changed()
 	s.pump()
 }
 
@@ -201,6 +197,9 @@ func (c *client) admit(subs []*subscription, codes []byte) map[topic.Filter]*sub
 	s := c.sess
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.replaced) > 0 {
+		s.dropSpent(s.cursors())
+	}
 	admitted := make(map[topic.Filter]*subscription, len(subs))
 	added := 0
 	for i, sub := range subs {
@@ -214,6 +213,12 @@ func (c *client) admit(subs []*subscription, codes []byte) map[topic.Filter]*sub
 				continue
 			}
 			added++
+		}
+		// Of a client that changes a subscription again and again, and takes nothing.
+		if len(s.replaced) >= c.s.limits.Subscriptions {
+			c.limited("subscriptions", "more replaced subscriptions have messages left than the limit")
+			subs[i], codes[i] = nil, codeQuota
+			continue
 		}
 		admitted[sub.filter] = sub
 	}
@@ -297,12 +302,14 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 				c.s.routes.trie.Remove(sub.filter, sub)
 			}
 			s.forget(sub)
+			s.dropReplaced(sub.filter)
 			s.dropRetained(sub.filter)
 		}
 		if c.v5 {
 			s.buf = append(s.buf, code)
 		}
 	}
+	s.changed()
 }
 
 // forget takes sub out of the session. The caller holds s.mu and takes it out of

@@ -156,6 +156,9 @@ func (s *Server) reach(ctx context.Context, r *record) {
 		for _, sub := range r.subs {
 			far = max(far, sub.start[p])
 		}
+		for _, sub := range r.replaced {
+			far = max(far, sub.until[p])
+		}
 		for _, f := range r.flights {
 			if int(f.part) == p {
 				far = max(far, f.seq)
@@ -204,6 +207,9 @@ func (s *Server) adoptSessions(ctx context.Context) {
 		if _, err := st.bucket.Commit(ctx, []kv.Change{c}); err != nil {
 			continue // its client is back, or the next look finds it
 		}
+	}
+	if err := s.sweepShares(ctx); err != nil {
+		s.noise.warn("the shared subscriptions nobody has are not read", "error", err)
 	}
 }
 

@@ -44,6 +44,28 @@ func BenchmarkDecideTenPolicies(b *testing.B) {
 	}
 }
 
+func BenchmarkBoundTenPolicies(b *testing.B) {
+	s, f := tenPolicies(b), benchFacts()
+	for name, topic := range map[string]string{"first": "p0/thing-4711/up", "last": "p9/thing-4711/up", "none": "p9/thing-4712/up", "denied": "p9/locked/x"} {
+		b.Run(name, func(b *testing.B) {
+			bound := s.Bind(ActionOf("iot:Publish"), prefix+"topic/", f)
+			b.ReportAllocs()
+			for b.Loop() {
+				bound.Allows(topic, nil)
+			}
+		})
+	}
+}
+
+func BenchmarkBindTenPolicies(b *testing.B) {
+	s, f := tenPolicies(b), benchFacts()
+	a := ActionOf("iot:Publish")
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Bind(a, prefix+"topic/", f)
+	}
+}
+
 func BenchmarkCompileTenPolicies(b *testing.B) {
 	s := tenPolicies(b)
 	for b.Loop() {
@@ -56,5 +78,9 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 	r := &Request{Action: ActionOf("iot:Publish"), Resource: prefix + "topic/p9/thing-4712/up", Facts: f}
 	if n := testing.AllocsPerRun(100, func() { s.Decide(r) }); n != 0 {
 		t.Error(n, "allocations")
+	}
+	bound := s.Bind(r.Action, prefix+"topic/", f)
+	if n := testing.AllocsPerRun(100, func() { bound.Allows("p9/thing-4712/up", nil) }); n != 0 || !bound.Quick() {
+		t.Error(n, "allocations,", bound.deny.tries()+bound.allow.tries(), "tries")
 	}
 }

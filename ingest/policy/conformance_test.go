@@ -125,5 +125,12 @@ func TestConformance(t *testing.T) {
 		if d.Allowed != (v.Expect == "allow") {
 			t.Errorf("%s: expected %s, %s (%s)\n%s\n%s %s", v.ID, v.Expect, s.Text(d), v.Note, v.Policies, v.Action, v.Resource)
 		}
+		i := strings.LastIndexByte(r.Resource[:strings.IndexByte(r.Resource+"/", '/')], ':') + 1 // before the kind
+		for _, i := range []int{i, i + strings.IndexByte(r.Resource[i:], '/') + 1, 0, len(r.Resource)} {
+			b := s.Bind(r.Action, r.Resource[:i], r.Facts)
+			if b.Allows(r.Resource[i:], func() time.Time { return r.Now }) != d.Allowed {
+				t.Errorf("%s: bound to %q it is not %s", v.ID, r.Resource[:i], v.Expect)
+			}
+		}
 	}
 }

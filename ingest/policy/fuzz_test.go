@@ -1,8 +1,12 @@
 package policy
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -70,6 +74,51 @@ func FuzzMatch(f *testing.F) {
 		}
 		if got, want := pat.match(s, nil), model([]rune(p), []rune(s)); got != want {
 			t.Fatalf("%q %q: %v, the model says %v", p, s, got, want)
+		}
+	})
+}
+
+// Bound to any beginning of the resource, statements say what they say of the
+// whole.
+func FuzzBind(f *testing.F) {
+	for _, c := range []struct{ allow, deny, resource string }{
+		{"t:*", "t:${iot:ClientId}/?", "t:c/x"}, {"*x*y", "t:*x", "t:axby"}, {"${iot:Nothing, ''}${iot:ClientId}*", "*${iot:Nothing}*", "c/d"},
+		{"t:?b?", "*c", "t:abc"}, {"**a**", "?", "aa"}, {"t:${aws:EpochTime}", "t:0", "t:1"}, {"a${iot:ClientId}b", "", "acb"},
+	} {
+		for n := range 16 {
+			f.Add(c.allow, c.deny, c.resource, uint8(n), uint8(n))
+		}
+	}
+	facts := (&Facts{ClientID: "c"}).Prepare()
+	now := func() time.Time { return time.Unix(1, 0) }
+	f.Fuzz(func(t *testing.T, allow, deny, resource string, cut, how uint8) {
+		i := int(cut) % (len(resource) + 1)
+		if !utf8.ValidString(resource) || len(allow)+len(deny) > 200 || strings.ContainsFunc(resource[:i], func(r rune) bool { return r >= utf8.RuneSelf }) || !utf8.ValidString(resource[i:]) {
+			return
+		}
+		var sources []Source
+		for j, resource := range []string{allow, deny} {
+			element := []string{"Resource", "NotResource"}[how>>j&1]
+			condition := []string{"", `, "Condition": {"StringNotLike": {"iot:ClientId": "${iot:Nothing}"}}`, `, "Condition": {"NumericLessThan": {"aws:EpochTime": "2"}}`,
+				`, "Condition": {"StringEquals": {"iot:ClientId": "c"}}`}[how>>(2+2*j)&3]
+			list := make([]string, 6) // so many that they are indexed
+			for k := range list {
+				list[k] = strings.Repeat("z/", k) + resource
+			}
+			values, err := json.Marshal(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := Parse(statement(fmt.Sprintf(`{"Effect": %q, "Action": "*", %q: %s%s}`, []string{"Allow", "Deny"}[j], element, values, condition)))
+			if err != nil {
+				return
+			}
+			sources = append(sources, Source{"p", d})
+		}
+		s := Compile(sources...)
+		d := s.Decide(&Request{Action: ActionOf("iot:Publish"), Resource: resource, Facts: facts, Now: now()})
+		if got := s.Bind(ActionOf("iot:Publish"), resource[:i], facts).Allows(resource[i:], now); got != d.Allowed {
+			t.Fatalf("allow %q, deny %q (%b), %q: bound to %q %v", allow, deny, how, resource, resource[:i], got)
 		}
 	})
 }

@@ -107,7 +107,6 @@ type Decision struct {
 	Policy  int // the place in what Compile was given; -1: no statement decided
 	// Statement is the place in the document, from 0; -1: no statement decided.
 	Statement int
-	Volatile  bool // the next answer may be another: it rests on the time
 }
 
 // Explicit reports that a statement denied.
@@ -120,16 +119,15 @@ func (s *Set) Decide(r *Request) Decision {
 	if r.Action.id >= 0 {
 		rules = s.by[r.Action.id]
 	}
-	r.volatile = false
 	for _, rule := range rules {
 		if r.Action.id < 0 && !rule.action(r.Action.lower) {
 			continue
 		}
 		if rule.applies(r) {
-			return Decision{rule.Effect == Allow, rule.source, rule.index, r.volatile}
+			return Decision{rule.Effect == Allow, rule.source, rule.index}
 		}
 	}
-	return Decision{false, -1, -1, r.volatile}
+	return Decision{false, -1, -1}
 }
 
 // applies reports whether a statement about the action says anything of r. What

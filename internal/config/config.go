@@ -29,19 +29,22 @@ type Config struct {
 	RulesDir   string   // folder of rule files; "": none
 	Roles      []string // of Roles; empty: all
 
-	Listen Listen
-	TLS    TLS
-	NATS   NATS
-	Events Events
-	Dead   Dead
-	Retry  Retry
-	Shadow Shadow
-	HTTP   HTTP
-	Limit  Limit
-	Safety Safety
-	API    API
-	Log    Log
-	Debug  Debug
+	SealKeyFile string // "": in the data folder
+
+	Listen       Listen
+	TLS          TLS
+	NATS         NATS
+	Events       Events
+	Dead         Dead
+	Retry        Retry
+	Shadow       Shadow
+	HTTP         HTTP
+	Limit        Limit
+	Safety       Safety
+	Provisioning Provisioning
+	API          API
+	Log          Log
+	Debug        Debug
 }
 
 // Listen holds the addresses Weir listens on, host:port; "" means not at all.
@@ -118,6 +121,12 @@ type Limit struct {
 	Matching                   string // "aws", "standard"
 }
 
+// Provisioning is about devices that enrol themselves.
+type Provisioning struct {
+	Keys      string // "RSA_2048", "ECDSA_P256"
+	KeysAhead int
+}
+
 // Safety bounds what a stranger can cost, whatever Limits and Rates say.
 type Safety struct {
 	ConnectTimeout  time.Duration
@@ -125,6 +134,7 @@ type Safety struct {
 	FailedLogins    int // a second and address
 	Connections     int // in all
 	RetainedBytes   int64
+	Creations       int // of certificates, a second and principal
 }
 
 // API is about the control API.

@@ -31,7 +31,7 @@ func (k *Key) Env() string {
 }
 
 // Roles are the parts of Weir that may run as processes of their own.
-var Roles = []string{"gateway", "rules", "control", "shadow"}
+var Roles = []string{"ingest", "rules", "shadow", "registry", "functions"}
 
 // Keys is every setting in the order of the file.
 var Keys = []Key{
@@ -50,7 +50,9 @@ var Keys = []Key{
 	choice("rates", "off", []string{"off", "aws"}, func(c *Config) *string { return &c.Rates },
 		"Limits of rate of MQTT clients. off: none. aws: 100 publishes and 512 KiB a second and connection, 1 CONNECT a second and client id. Publishes over it are not taken (MQTT 5: PUBACK 0x97; 3.1.1: none), bytes are read later, a CONNECT is refused (0x9F; 3.1.1: 3)."),
 	some("roles", Roles, func(c *Config) *[]string { return &c.Roles },
-		"The parts of Weir this process runs: gateway (MQTT and HTTPS), rules (the rules engine and its actions), control (the control API). Several processes with roles of their own share one nats.url. Empty: all."),
+		"The parts of Weir this process runs: ingest (MQTT and HTTPS for devices), rules (the rules engine and its actions), shadow (the shadow service), registry (things, certificates, enrolment, the control API and AWS's), functions (what runs functions). Several processes with roles of their own share one nats.url. Empty: all."),
+	text("seal_key_file", "file", "", func(c *Config) *string { return &c.SealKeyFile }, nil,
+		"The key that secrets in the store are sealed with: 32 bytes, mode 0600. Processes with the roles ingest and registry are given the same one; what else they have in common, such as the CA, they find sealed with it. Empty: seal.key in the data folder, made at the first start."),
 	text("rules_dir", "folder", "", func(c *Config) *string { return &c.RulesDir }, nil,
 		"A folder of rule files (.json, .yaml, .yml), applied at start and again when one changes. A bad file keeps the rule it had; a removed one leaves its rule, `weir rule delete` ends it. Empty: rules are made with `weir rule apply` only."),
 
@@ -161,6 +163,14 @@ var Keys = []Key{
 
 	size("safety.retained_bytes", "256MiB", 1<<20, 1<<40, func(c *Config) *int64 { return &c.Safety.RetainedBytes },
 		"Memory for retained messages. Past it a larger or a new one is refused with quota exceeded."),
+
+	count("safety.creations", "200", 1, 1<<20, func(c *Config) *int { return &c.Safety.Creations },
+		"Certificates a second that the devices of one claim certificate, or any other identity, can ask for by MQTT; as many can be registered by a template."),
+
+	choice("provisioning.keys", "RSA_2048", []string{"RSA_2048", "ECDSA_P256"}, func(c *Config) *string { return &c.Provisioning.Keys },
+		"The keys Weir makes for devices and owners that bring none (CreateKeysAndCertificate, CreateProvisioningClaim). AWS makes RSA_2048; one takes a core for a tenth of a second, ECDSA_P256 nearly nothing."),
+	count("provisioning.keys_ahead", "64", 0, 10_000, func(c *Config) *int { return &c.Provisioning.KeysAhead },
+		"RSA keys made ahead, on at most a quarter of a core, while there is a fleet provisioning template: a burst of devices gets those at once. They are in memory only. 0: none."),
 
 	list("api.hosts", "", func(c *Config) *[]string { return &c.API.Hosts },
 		"Host names the control API may be reached by beside loopback ones. Requests with another Host header are refused, so that no web page can reach it through DNS."),

@@ -323,6 +323,62 @@ func TestWatchUnderLoadEndsWithTheLastValues(t *testing.T) {
 	}
 }
 
+// Near its end a bucket is read by numbers, from afar through a consumer: from
+// wherever it is followed, nothing is missed, also behind changes of a key that
+// a later one has replaced.
+func TestFollowFromAnywhere(t *testing.T) {
+	b, _ := open(t, eventlog.Options{Durability: eventlog.OS}, Config{Name: "x"})
+	const keys, rounds = 700, 4 // more than nearEntries revisions, most of them replaced
+	want := map[string]Entry{}
+	for i := range rounds {
+		var changes []Change
+		for k := range keys - 100*i {
+			changes = append(changes, Change{Key: fmt.Sprint("k.", k), Value: fmt.Append(nil, i), Any: true})
+		}
+		rev, err := b.Commit(t.Context(), changes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, c := range changes {
+			want[c.Key] = Entry{Key: c.Key, Value: c.Value, Revision: rev - uint64(len(changes)-1-k)}
+		}
+	}
+	end := b.committedEnd()
+	for _, from := range []uint64{0, 1, end - nearEntries - 1, end - nearEntries, end - readEntries - 1, end - readEntries, end - 1} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		last := uint64(0)
+		seen := map[string]Entry{}
+		if err := b.Follow(ctx, "", Mark{Revision: from}, func(e Entry) {
+			if e.Revision <= last || e.Revision <= from {
+				t.Errorf("from %d: %d after %d", from, e.Revision, last)
+			}
+			last = e.Revision
+			seen[e.Key] = e
+			if last == end {
+				cancel()
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		for key, w := range want {
+			if got := seen[key]; w.Revision > from && (got.Revision != w.Revision || string(got.Value) != string(w.Value)) {
+				t.Fatalf("from %d: %s is %d %q, want %d %q", from, key, got.Revision, got.Value, w.Revision, w.Value)
+			}
+		}
+	}
+	n := 0
+	if err := b.Scan(t.Context(), "", func(e Entry) error {
+		if w := want[e.Key]; e.Revision != w.Revision {
+			t.Errorf("%s has revision %d, want %d", e.Key, e.Revision, w.Revision)
+		}
+		n++
+		return nil
+	}); err != nil || n != keys {
+		t.Errorf("%d keys, %v", n, err)
+	}
+}
+
 func TestBucketNames(t *testing.T) {
 	l, err := eventlog.Open(t.Context(), eventlog.Options{Durability: eventlog.Memory})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 type authz struct{ s *Server }
 
 // Explain implements control.Authz.
-func (z authz) Explain(_ context.Context, q control.AuthzQuestion) (*control.AuthzAnswer, error) {
+func (z authz) Explain(ctx context.Context, q control.AuthzQuestion) (*control.AuthzAnswer, error) {
 	const op = "server.Explain"
 	s := z.s
 	out := &control.AuthzAnswer{Action: q.Action, Resource: q.Resource, ClientID: q.ClientID, Policies: []string{}, Verdicts: []control.AuthzVerdict{}}
@@ -27,12 +27,15 @@ func (z authz) Explain(_ context.Context, q control.AuthzQuestion) (*control.Aut
 		}
 		st, err = s.authn.Suppose(auth.Supposed{Certificate: out.Principal, ClientID: q.ClientID})
 	} else {
-		if s.gateway == nil {
-			return nil, errNoGateway
+		var p *auth.Principal
+		if s.gateway != nil {
+			p = s.gateway.Principal(q.ClientID)
 		}
-		p := s.gateway.Principal(q.ClientID)
+		if p == nil && s.services != nil {
+			return s.explainElsewhere(ctx, &q)
+		}
 		if p == nil {
-			return nil, errs.Errorf(op, errs.NotFound, "no client %q is connected; name a certificate to ask about one that is not", q.ClientID)
+			return nil, errNotConnected(q.ClientID)
 		}
 		var free bool
 		out.Principal = p.ID
@@ -71,6 +74,10 @@ func (z authz) Explain(_ context.Context, q control.AuthzQuestion) (*control.Aut
 		out.Smallest = json.RawMessage(e.Smallest)
 	}
 	return out, nil
+}
+
+func errNotConnected(client string) error {
+	return errs.Errorf("server.Explain", errs.NotFound, "no client %q is connected; name a certificate to ask about one that is not", client)
 }
 
 func verdict(v *policy.Verdict) control.AuthzVerdict {

@@ -11,7 +11,6 @@ import (
 	"github.com/weir-iot/weir/control/awsapi"
 	"github.com/weir-iot/weir/ingest"
 	"github.com/weir-iot/weir/ingest/auth"
-	"github.com/weir-iot/weir/ingest/auth/custom"
 	"github.com/weir-iot/weir/ingest/auth/sigv4"
 	"github.com/weir-iot/weir/ingest/mqtt"
 	"github.com/weir-iot/weir/ingest/policy"
@@ -32,16 +31,12 @@ func (s *Server) openAWS(context.Context) error {
 		owner: owner.ID, account: s.cfg.AccountID, policies: s.policies, now: s.now,
 		v: sigv4.New(sigv4.Options{Keys: s.accessKeys(owner), Region: s.cfg.Region, Services: awsapi.SigningNames(), Now: s.now}),
 	}
-	var authorizers awsapi.Authorizers = noAuthorizers{}
-	if s.authorizers != nil {
-		authorizers = s.authorizers
-	}
 	s.aws, err = awsapi.New(awsapi.Options{
 		AccountID: s.cfg.AccountID, Region: s.cfg.Region,
 		Verifier: s.signatures,
 		Registry: s.things, Rules: topicRules{s.rules}, Destinations: s.destinations,
-		Messages: &messages{log: s.log, gateway: s.gateway, limits: s.limits(), now: s.now},
-		Shadows:  s.shadows, Connections: mqtt.NewGateways(s.gateway, s.services.conn()), Authorizers: authorizers, Provisioner: registerThing{s}, Endpoints: s.deviceEndpoints,
+		Messages: &messages{log: s.log, retained: retainedMessages{s}, limits: s.limits(), now: s.now},
+		Shadows:  s.shadows, Connections: mqtt.NewGateways(s.gateway, s.services.conn()), Authorizers: s.authorizers, Provisioner: registerThing{s}, Endpoints: s.deviceEndpointsAnywhere,
 		Logger: s.logger.With("room", "aws"), Registerer: s.registry, Now: s.now,
 	})
 	return err
@@ -75,6 +70,19 @@ func (s *Server) deviceEndpoints() map[string]string {
 	out := map[string]string{"iot:Data": at, "iot:Data-ATS": at, "iot:Jobs": at}
 	if s.endpoints.HTTPS != "" { // the other port asks for certificates by ALPN name alone, which no client of it sends
 		out["iot:CredentialProvider"] = s.public(s.endpoints.HTTPS)
+	}
+	return out
+}
+
+// deviceEndpointsAnywhere is deviceEndpoints, of a gateway in another process
+// where this one has none.
+func (s *Server) deviceEndpointsAnywhere() map[string]string {
+	if s.gateway != nil || s.services == nil {
+		return s.deviceEndpoints()
+	}
+	var out map[string]string
+	if err := s.tell(tellEndpoints, nil, &out); err != nil {
+		s.logger.Warn("no gateway says where devices connect", "err", err)
 	}
 	return out
 }
@@ -239,10 +247,10 @@ func (t topicRules) Delete(ctx context.Context, name string) error {
 
 // messages publishes as the gateway would.
 type messages struct {
-	log     *eventlog.Log
-	gateway *mqtt.Server
-	limits  ingest.Limits
-	now     func() time.Time
+	log      *eventlog.Log
+	retained retainedMessages
+	limits   ingest.Limits
+	now      func() time.Time
 }
 
 // Publish implements awsapi.Messages.
@@ -274,28 +282,10 @@ func (m *messages) Publish(ctx context.Context, e *event.Event) error {
 	return m.log.Publish(context.WithoutCancel(ctx), e)
 }
 
-// errNoGateway is why a process without the role cannot answer.
-var errNoGateway = errs.Errorf("server", errs.Unavailable, "this process is no gateway: ask one that is")
-
 // Retained implements awsapi.Messages.
-func (m *messages) Retained(n topic.Name) (*event.Event, error) {
-	if m.gateway == nil {
-		return nil, errNoGateway
-	}
-	return m.gateway.Retained(n), nil
-}
+func (m *messages) Retained(n topic.Name) (*event.Event, error) { return m.retained.one(n) }
 
 // RetainedAfter implements awsapi.Messages.
 func (m *messages) RetainedAfter(after topic.Name, max int) ([]*event.Event, error) {
-	if m.gateway == nil {
-		return nil, errNoGateway
-	}
-	return m.gateway.RetainedAfter(after, max), nil
-}
-
-// noAuthorizers stands for custom authorizers where the process is no gateway.
-type noAuthorizers struct{}
-
-func (noAuthorizers) Try(context.Context, string, custom.Trial) (*custom.Answer, error) {
-	return nil, errNoGateway
+	return m.retained.after(after, max)
 }

@@ -18,8 +18,6 @@ import (
 	"github.com/weir-iot/weir/ingest/https"
 	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/kv"
-	"github.com/weir-iot/weir/internal/seal"
-	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/shadow"
 )
 
@@ -33,18 +31,15 @@ func (s *Server) openAzure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	box, err := seal.Open(filepath.Join(s.dataDir, "seal.key"))
-	if err != nil {
-		return err
-	}
 	s.endpoints.AzureFile = filepath.Join(s.dataDir, AzureFile)
 	policies, err := openAzurePolicies(s.endpoints.AzureFile)
 	if err != nil {
 		return err
 	}
 	s.azure, err = azure.New(azure.Options{
-		Bucket: b, Sealer: box, Policies: policies, Hosts: append([]string{"localhost", "127.0.0.1", "::1"}, s.cfg.TLS.Names...),
-		Twins: twins{s}, Log: s.log, Receives: s.azureReceives, Issued: s.azureIssued,
+		Bucket: b, Sealer: s.box, Policies: policies, Hosts: slices.Concat(s.cfg.TLS.Names, []string{"localhost", "127.0.0.1", "::1"}),
+		Twins: twins{s}, Log: s.log, Retention: s.cfg.Events.MaxAge, Issued: s.azureIssued,
+		Conn: s.services.conn(), Others: func() int { return s.gateway.Others() }, First: func() bool { return s.gateway.First() },
 		Logger: s.logger.With("room", "azure"), Now: s.now,
 	})
 	if err != nil {
@@ -113,23 +108,6 @@ func ReadAzurePolicies(path string) ([]azure.Policy, error) {
 		return nil, fmt.Errorf("%s holds no policies of the Azure hub: remove it and restart Weir to get new ones: %w", path, err)
 	}
 	return list, nil
-}
-
-// azureReceives reports whether a session gets what is published for a filter.
-func (s *Server) azureReceives(ctx context.Context, key string, f topic.Filter) (bool, error) {
-	c, err := s.gateway.GetConnection(ctx, key)
-	if errs.Is(err, errs.NotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	for _, sub := range c.Subscriptions {
-		if sub.Filter == f {
-			return c.Connected || sub.QoS > 0 && !c.CleanSession, nil
-		}
-	}
-	return false, nil
 }
 
 // azureIssued reports whether an active authority of the registry issued leaf.

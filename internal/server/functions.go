@@ -15,21 +15,34 @@ import (
 	"github.com/weir-iot/weir/rules/eval"
 )
 
-// openFunctions opens the functions, and gives them to the actions.
+// openFunctions opens the functions, and gives them to the actions. In a process
+// without the role it knows them and has others run them.
 func (s *Server) openFunctions(ctx context.Context) error {
 	b, err := kv.Open(ctx, s.log, kv.Config{Name: "functions"})
 	if err != nil {
 		return err
 	}
-	s.functions, err = functions.Open(ctx, functions.Options{
+	o := functions.Options{
 		Bucket: b, Dir: filepath.Join(s.dataDir, "functions"), Hidden: []string{s.dataDir}, AccountID: s.cfg.AccountID, Region: s.cfg.Region,
-		RequireIsolation: !s.o.Dev, HTTP: s.webhooks().Transport(64), AWS: s.lanes.Env.AWS,
+		RequireIsolation: !s.o.Dev, Alone: s.cfg.NATS.URL == "", HTTP: s.webhooks().Transport(64), AWS: s.awsConfig,
 		Logger: s.logger.With("room", "functions"), Registerer: s.registry, Now: s.now,
-	})
-	if err == nil {
+	}
+	if s.roles&functionsRole == 0 {
+		o.Elsewhere = functionsElsewhere{s.services}
+	}
+	s.functions, err = functions.Open(ctx, o)
+	if err == nil && s.lanes != nil {
 		s.lanes.Env.Functions = s.functions
 	}
 	return err
+}
+
+// functionsElsewhere asks the processes with the role functions.
+type functionsElsewhere struct{ v *services }
+
+// Ask implements functions.Elsewhere.
+func (f functionsElsewhere) Ask(ctx context.Context, operation string, args any, body []byte, answer any) ([]byte, error) {
+	return f.v.ask(ctx, "the role functions", functionsSubject, question{Operation: operation}, args, body, answer)
 }
 
 // webhooks is which addresses webhooks and functions of the runtime http reach.
@@ -61,6 +74,10 @@ func (s *Server) functionsAPI(token string) (owner, aws http.Handler) {
 		}})
 	return a.Owner(), a
 }
+
+// invoker returns what custom authorizers, provisioning hooks and aws_lambda call
+// functions with.
+func (s *Server) invoker() invoker { return invoker{here: s.functions, there: s.awsLookups.Lambda} }
 
 // invoker runs a function that is deployed here, or else one of AWS Lambda.
 type invoker struct {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/ingest/auth"
@@ -17,21 +18,17 @@ import (
 	"github.com/weir-iot/weir/registry"
 )
 
-// openIdentity opens the names Weir answers to and the ways of saying who one
-// is: client certificates, signed requests, custom authorizers.
-func (s *Server) openIdentity(context.Context) error {
+// openAuthorizers opens the custom authorizers: of connections, and to be tried
+// by the AWS API.
+func (s *Server) openAuthorizers(context.Context) (err error) {
 	s.domains = newDomains(s.things)
-	var err error
-	s.names, err = domain.Open(domain.Options{
-		Own: s.ca.ServerCertificate, Dir: s.cfg.TLS.CertsDir, Configs: s.domains, Policy: s.cfg.TLS.Policy,
-		SNIOptional: s.limits().SNIOptional, Logger: s.logger.With("room", "tls"), Now: s.now,
-	})
-	if err != nil {
-		return err
-	}
 	s.authorizers, err = custom.New(custom.Options{
-		Store: s.domains, Invoke: authorizerFunctions{s}, Policies: s.policies,
-		End:    func(p *auth.Principal) { s.gateway.DisconnectSession(p) },
+		Store: s.domains, Invoke: s.invoker(), Policies: s.policies,
+		End: func(p *auth.Principal) {
+			if s.gateway != nil {
+				s.gateway.DisconnectSession(p)
+			}
+		},
 		Logger: s.logger.With("room", "auth"), Now: s.now,
 	})
 	if err != nil {
@@ -42,10 +39,25 @@ func (s *Server) openIdentity(context.Context) error {
 			s.authorizers.Changed()
 		}
 	})
+	return nil
+}
+
+// openIdentity opens the names Weir answers to and the ways of saying who one
+// is: client certificates, signed requests, custom authorizers.
+func (s *Server) openIdentity(context.Context) error {
+	var err error
+	s.names, err = domain.Open(domain.Options{
+		Own: s.ca.ServerCertificate, Dir: s.cfg.TLS.CertsDir, Configs: s.domains, Policy: s.cfg.TLS.Policy,
+		SNIOptional: s.limits().SNIOptional, Logger: s.logger.With("room", "tls"), Now: s.now,
+	})
+	if err != nil {
+		return err
+	}
 	owner, err := control.OpenAccessKey(s.dataDir)
 	if err != nil {
 		return err
 	}
+	s.catchUps = make(chan struct{}, catchUpsAtOnce)
 	s.methods = &mux.Methods{
 		Certificate: s.authn, Custom: s.authorizers, Domains: s.domains,
 		Signature: &sigv4.Authenticator{
@@ -53,6 +65,39 @@ func (s *Server) openIdentity(context.Context) error {
 		},
 	}
 	return nil
+}
+
+// newcomers lets in also who another process has just made known: before anyone
+// is refused the registry catches up with what others did.
+type newcomers struct {
+	*mux.Methods
+	s *Server
+}
+
+const (
+	catchUpPatience = time.Second
+	catchUpsAtOnce  = 4 // beyond it who comes is judged by what is known here
+)
+
+// Authenticate implements auth.Authenticator.
+func (n newcomers) Authenticate(ctx context.Context, c *auth.Connection) (*auth.Principal, error) {
+	p, err := n.Methods.Authenticate(ctx, c)
+	if err == nil || n.s.services == nil || errs.Is(err, errs.Unavailable) {
+		return p, err
+	}
+	select {
+	case n.s.catchUps <- struct{}{}:
+	default:
+		return nil, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, catchUpPatience)
+	moved, cerr := n.s.things.CatchUp(waiting)
+	cancel()
+	<-n.s.catchUps
+	if cerr != nil || !moved {
+		return nil, err
+	}
+	return n.Methods.Authenticate(ctx, c)
 }
 
 // openMux opens the one port that serves everything. The HTTPS server takes its
@@ -86,18 +131,6 @@ func (s *Server) public(addr string) string {
 		}
 	}
 	return net.JoinHostPort("localhost", port)
-}
-
-// authorizerFunctions calls the functions of custom authorizers.
-type authorizerFunctions struct{ s *Server }
-
-// Invoke implements custom.Invoker.
-func (f authorizerFunctions) Invoke(ctx context.Context, function string, payload []byte) ([]byte, error) {
-	l := f.s.language.Lookups.Lambda
-	if l == nil {
-		return nil, errs.Errorf("server.Invoke", errs.NotImplemented, "there are no functions: AWS_ENDPOINT_URL_LAMBDA and AWS credentials are not set")
-	}
-	return l.Invoke(ctx, function, payload)
 }
 
 // domains is what the registry says of domains and authorizers, as the gateway

@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/weir-iot/weir/ingest/policy"
 	"github.com/weir-iot/weir/internal/kv"
-	"github.com/weir-iot/weir/internal/seal"
 	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/registry/provision"
 )
@@ -17,16 +15,17 @@ func (s *Server) openRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	box, err := seal.Open(filepath.Join(s.dataDir, "seal.key"))
-	if err != nil {
-		return err
-	}
 	limits := registry.AWS()
 	if s.cfg.Limits == "relaxed" {
 		limits = registry.Relaxed()
 	}
+	keysAhead := 0
+	if s.roles&registryRole != 0 {
+		keysAhead = s.cfg.Provisioning.KeysAhead
+	}
 	s.things, err = registry.Open(ctx, registry.Options{
-		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check, CA: s.ca, Seal: box,
+		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check, CA: s.ca, Seal: s.box,
+		Keys: registry.KeyType(s.cfg.Provisioning.Keys), KeysAhead: keysAhead,
 		Limits: limits, Publish: s.log.Publish, Logger: s.logger.With("room", "registry"), Now: s.now,
 	})
 	if err == nil {

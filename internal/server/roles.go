@@ -13,16 +13,17 @@ import (
 type roleSet uint16
 
 const (
-	gatewayRole roleSet = 1 << iota // MQTT and HTTPS for devices
-	rulesRole                       // the rules engine and its actions
-	controlRole                     // the control API and AWS's
-	shadowRole                      // the shadow service
+	ingestRole    roleSet = 1 << iota // MQTT and HTTPS for devices
+	rulesRole                         // the rules engine and its actions
+	shadowRole                        // the shadow service
+	registryRole                      // who and what there is, enrolment, the control API and AWS's
+	functionsRole                     // what runs functions
 
 	everyRole = 1<<iota - 1
 )
 
 // roleNames names the roles as config.Roles has them, in the order of their bits.
-var roleNames = []string{"gateway", "rules", "control", "shadow"}
+var roleNames = []string{"ingest", "rules", "shadow", "registry", "functions"}
 
 // holders are the names under which roles hold the log: nothing is trimmed that
 // one of them still needs, be it in another process, or in none at the moment.

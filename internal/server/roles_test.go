@@ -14,10 +14,10 @@ func TestRoles(t *testing.T) {
 	if set, err := rolesOf(nil); err != nil || !slices.Equal(set.names(), roleNames) {
 		t.Error("without roles all run, not", set.names(), err)
 	}
-	if set, err := rolesOf([]string{"control", "gateway"}); err != nil || set != gatewayRole|controlRole {
+	if set, err := rolesOf([]string{"registry", "ingest"}); err != nil || set != ingestRole|registryRole {
 		t.Error(set.names(), err)
 	}
-	if _, err := rolesOf([]string{"gateway", "shadows"}); err == nil {
+	if _, err := rolesOf([]string{"ingest", "shadows"}); err == nil {
 		t.Error("an unknown role is accepted")
 	}
 }

@@ -1,6 +1,6 @@
 // Package server joins the rooms into the running Weir: the log, the gateway,
-// the rules engine and its actions, the control API. It is the one place that
-// knows all of them; cmd/weir runs it, and tests do.
+// the rules engine and its actions, shadows, the registry, functions, the control
+// API. It is the one place that knows all of them; cmd/weir runs it, and tests do.
 //
 // A message's way through the rooms is in their own comments; New opens them in
 // the order of dependence, Run runs them, and what was started last ends first:
@@ -24,6 +24,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/weir-iot/weir/actions"
 	"github.com/weir-iot/weir/actions/awsenv"
@@ -48,10 +49,12 @@ import (
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
 	"github.com/weir-iot/weir/internal/rulefolder"
+	"github.com/weir-iot/weir/internal/seal"
 	"github.com/weir-iot/weir/internal/telemetry"
 	"github.com/weir-iot/weir/registry"
 	"github.com/weir-iot/weir/registry/provision"
 	"github.com/weir-iot/weir/rules"
+	"github.com/weir-iot/weir/rules/eval"
 	"github.com/weir-iot/weir/rules/replay"
 	"github.com/weir-iot/weir/shadow"
 )
@@ -82,6 +85,7 @@ type Server struct {
 
 	roles        roleSet
 	log          *eventlog.Log
+	box          *seal.Box // of the roles ingest and registry
 	ca           *auth.CA
 	things       *registry.Registry
 	logLevels    *logLevels
@@ -89,6 +93,8 @@ type Server struct {
 	policies     *auth.Policies
 	authn        *auth.Registered
 	localS3      *localstore.Server // nil: AWS as the environment says
+	awsConfig    func(context.Context) (aws.Config, error)
+	awsLookups   eval.Lookups // services of AWS that rules may ask; those it does not reach are nil
 	destinations *webhook.Destinations
 	language     rules.SQL
 	checker      rules.Checker
@@ -103,8 +109,10 @@ type Server struct {
 	domains      *domains
 	names        *domain.Names
 	authorizers  *custom.Authenticator
-	provision    *provision.Service
+	provision    *provision.Service // nil: another process enrols devices
+	enrolment    enrolment
 	methods      *mux.Methods
+	catchUps     chan struct{} // places of those who wait for the registry; see newcomers
 	gateway      *mqtt.Server
 	azure        *azure.Hub
 	azureREST    http.Handler
@@ -122,7 +130,8 @@ type Server struct {
 	first     []uint64 // committed ends at the start
 	endpoints Endpoints
 	ready     chan struct{}
-	closers   []func() error // of what New opened and Run does not close, in order
+	share     func(context.Context) error // with other processes, what New has made; nil: there is nothing to share
+	closers   []func() error              // of what New opened and Run does not close, in order
 }
 
 // New opens everything a Weir needs: folders, the log, listeners. Nothing is
@@ -150,22 +159,26 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{everyRole, s.openFolder},
 		{everyRole, s.openLog},
 		{everyRole, s.openServices},
-		{gatewayRole | controlRole, s.openCA},
-		{gatewayRole | controlRole, s.openRegistry},
-		{gatewayRole | controlRole, s.openProvision},
-		{gatewayRole | controlRole, s.openAuth},
-		{rulesRole | controlRole, s.openActions},
-		{rulesRole | controlRole, s.openFunctions},
+		{everyRole &^ shadowRole, s.openAWSEnvironment},
+		{everyRole &^ shadowRole, s.openAWSLookups},
+		{ingestRole | registryRole, s.openSecrets},
+		{ingestRole | registryRole, s.openCA},
+		{ingestRole | registryRole, s.openRegistry},
+		{ingestRole | registryRole, s.openAuth},
+		{rulesRole | registryRole, s.openActions},
+		{everyRole &^ shadowRole, s.openFunctions},
+		{ingestRole | registryRole, s.openProvision},
 		{everyRole, s.openShadows},
-		{rulesRole | controlRole, s.openRules},
+		{rulesRole | registryRole, s.openRules},
 		{rulesRole, s.openEngine},
-		{rulesRole | controlRole, s.openTrials},
-		{gatewayRole, s.openIdentity},
-		{gatewayRole, s.openAzure},
-		{gatewayRole, s.openGateway},
-		{gatewayRole | controlRole, s.openAWS},
+		{rulesRole | registryRole, s.openTrials},
+		{ingestRole | registryRole, s.openAuthorizers},
+		{ingestRole, s.openIdentity},
+		{ingestRole, s.openAzure},
+		{ingestRole, s.openGateway},
+		{ingestRole | registryRole, s.openAWS},
 		{everyRole, s.openControl},
-		{controlRole, s.openRulesFolder},
+		{registryRole, s.openRulesFolder},
 	} {
 		if s.roles&part.of == 0 {
 			continue
@@ -182,6 +195,11 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 func (s *Server) Run(ctx context.Context) error {
 	parts := newStack(s.logger)
 	parts.start("log", s.log.Run)
+	if s.share != nil {
+		if err := s.share(ctx); err != nil {
+			return errors.Join(err, parts.stop())
+		}
+	}
 	if s.things != nil {
 		parts.start("registry", s.things.Run)
 	}
@@ -270,6 +288,14 @@ func (s *Server) openFolder(context.Context) error {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	s.dataDir = dir
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	s.onClose(lock.Close)
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return &FolderError{Dir: s.cfg.DataDir}
+	}
 	return nil
 }
 
@@ -288,9 +314,6 @@ func (s *Server) openLog(ctx context.Context) error {
 		ListenAddr: s.cfg.Listen.NATS, Logger: s.logger.With("room", "log"), Now: s.now, Registerer: s.registry, Holders: holders,
 	})
 	if err != nil {
-		if strings.Contains(err.Error(), "is in use by another process") {
-			return &FolderError{Dir: s.cfg.DataDir}
-		}
 		return err
 	}
 	s.log = log
@@ -307,7 +330,7 @@ func (s *Server) openLog(ctx context.Context) error {
 }
 
 func (s *Server) openCA(context.Context) error {
-	ca, err := auth.OpenCA(filepath.Join(s.dataDir, "ca"), s.cfg.TLS.Names, s.now)
+	ca, err := auth.OpenCA(filepath.Join(s.dataDir, caFolder), s.cfg.TLS.Names, s.now)
 	if err != nil {
 		return err
 	}
@@ -317,7 +340,9 @@ func (s *Server) openCA(context.Context) error {
 	return err
 }
 
-func (s *Server) openActions(ctx context.Context) error {
+// openAWSEnvironment says how AWS is reached: as the environment has it, and in
+// weir dev with an S3 of its own.
+func (s *Server) openAWSEnvironment(context.Context) error {
 	o := awsenv.Options{Region: s.cfg.Region}
 	if s.o.Dev {
 		local, err := localstore.Open(localstore.Options{Dir: filepath.Join(s.dataDir, "s3"), AutoBucket: true,
@@ -329,6 +354,11 @@ func (s *Server) openActions(ctx context.Context) error {
 		o.LocalS3, o.NoMetadata = local, true
 		o.Credentials = aws.Credentials{AccessKeyID: "weir", SecretAccessKey: "weir", Source: "weir dev"}
 	}
+	s.awsConfig = awsenv.New(o).Config
+	return nil
+}
+
+func (s *Server) openActions(ctx context.Context) error {
 	b, err := kv.Open(ctx, s.log, kv.Config{Name: "destinations"})
 	if err != nil {
 		return err
@@ -354,7 +384,7 @@ func (s *Server) openActions(ctx context.Context) error {
 		Kinds: install.Kinds(), Outcomes: s.outcomes,
 		Env: actions.Env{
 			AccountID: s.cfg.AccountID, Region: s.cfg.Region, Logger: logger, Publish: s.log.Publish, PublishAll: republish.ToLog(s.log), TopicLimits: limits.Topic(),
-			AWS: awsenv.New(o).Config, AllowPrivate: policy.AllowPrivate, AllowNetworks: policy.AllowNetworks, Destinations: s.destinations,
+			AWS: s.awsConfig, AllowPrivate: policy.AllowPrivate, AllowNetworks: policy.AllowNetworks, Destinations: s.destinations,
 		},
 		Dead: s.dead,
 		Lane: actions.LaneOptions{RetryFor: s.cfg.Retry.For, AWSRetries: s.cfg.Retry.Tries == "aws", Logger: logger, Now: s.now},
@@ -363,7 +393,7 @@ func (s *Server) openActions(ctx context.Context) error {
 }
 
 func (s *Server) openRules(ctx context.Context) error {
-	s.language = rules.SQL{AccountID: s.cfg.AccountID, Lookups: s.lookups(ctx)}
+	s.language = rules.SQL{AccountID: s.cfg.AccountID, Lookups: s.lookups()}
 	s.checker = rules.Checker{Language: s.language, Action: s.checkAction}
 	stored, err := kv.Open(ctx, s.log, kv.Config{Name: "registry"})
 	if err != nil {
@@ -425,7 +455,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	gw, err := mqtt.New(mqtt.Options{
 		Log: mqtt.OnLog(s.log), Retained: retained, Sessions: sessions, Leases: leases, Conn: s.services.conn(), Retention: s.cfg.Events.MaxAge, Lifecycle: true,
-		Authenticator: s.methods, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
+		Authenticator: newcomers{s.methods, s}, Authorizer: &azure.Authorizer{Hub: s.azure, Next: s.policies},
 		Limits: limits, Safety: safety, Rates: s.rates(), Plain: s.cfg.Listen.MQTT, TLS: s.cfg.Listen.MQTTS,
 		TLSConfig: s.names.TLSConfig(mqtt.Protocols...), Private: privateCalls{s},
 		Logger: s.logger.With("room", "mqtt"), Registerer: s.registry, Now: s.now,
@@ -449,7 +479,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	}
 	o := https.Options{
 		MayRetain: gw.MayRetain,
-		Log:       s.log, Authenticator: s.methods, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
+		Log:       s.log, Authenticator: newcomers{s.methods, s}, Authorizer: s.policies, Limits: limits, Safety: safety, Addr: s.cfg.Listen.HTTPS,
 		TLSConfig: s.names.TLSConfig(https.Protocols...),
 		MQTT:      gw.WebSocket(https.TLSState), WebSockets: []string{azure.WebSocketPath}, Service: s.azureService, Data: http.HandlerFunc(s.serveData),
 		Logger: s.logger.With("room", "https"), Registerer: s.registry, Now: s.now,
@@ -477,10 +507,10 @@ func (s *Server) openControl(context.Context) error {
 		Token: token, Hosts: s.cfg.API.Hosts, Status: s,
 		Rules: s.rules, Trials: &trials{s}, Explainer: &explainer{s}, Dead: graveyard{s}, Destinations: owners{s.destinations},
 		Tailer: &tailer{s.log}, Shadows: s.shadows, Clients: devices{mqtt.NewGateways(s.gateway, s.services.conn())}, Authz: authz{s},
-		StatusOnly: s.roles&controlRole == 0,
+		StatusOnly: s.roles&registryRole == 0,
 		Health:     telemetry.Health(s.healthy), Metrics: telemetry.Metrics(s.registry, s.logger), Logger: s.logger.With("room", "control"),
 	}
-	if s.roles&controlRole != 0 {
+	if s.roles&registryRole != 0 {
 		o.Registry, o.AWS = people{s.things, string(s.ca.PEM())}, s.aws
 		o.Functions, o.Lambda = s.functionsAPI(token)
 		o.LambdaRoots = lambdaapi.Roots

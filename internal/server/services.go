@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,6 +33,11 @@ const (
 	statusPollOfOwn  = 2 * time.Millisecond
 	serviceVersion   = "1.0.0"
 	rulesServiceName = "weir-rules"
+
+	functionsSubject = "weir.functions.run"
+	enrolSubject     = "weir.registry.enrol"
+	ingestSubject    = "weir.ingest.tell"   // one gateway answers
+	clientSubject    = "weir.ingest.client" // only the gateway that has the client answers
 )
 
 // statusAnswer is one part of an answer.
@@ -63,25 +70,78 @@ func (v *services) conn() *nats.Conn {
 
 // Run answers until ctx ends.
 func (v *services) Run(ctx context.Context) error {
-	if v.s.engine == nil {
+	s := v.s
+	run := &answering{v: v, ctx: ctx}
+	var err error
+	if s.engine != nil {
+		err = errors.Join(err,
+			run.add(rulesServiceName, "Accounts of the rules whose partitions this process owns", true, map[string]micro.Handler{
+				rulesStatus: micro.HandlerFunc(v.answerStatus), rulesTrace: micro.HandlerFunc(v.answerTrace)}))
+	}
+	if s.roles&functionsRole != 0 {
+		err = errors.Join(err,
+			run.add("weir-functions", "Runs functions", false, map[string]micro.Handler{functionsSubject: run.endpoint(v.answerFunctions)}))
+	}
+	if s.provision != nil {
+		err = errors.Join(err,
+			run.add("weir-registry", "Enrols devices", false, map[string]micro.Handler{enrolSubject: run.endpoint(s.answerEnrolment)}))
+	}
+	if s.gateway != nil {
+		err = errors.Join(err,
+			run.add("weir-ingest", "Tells what gateways alone know", false, map[string]micro.Handler{ingestSubject: run.endpoint(s.answerIngest)}),
+			run.add("weir-clients", "Tells of the clients connected here", true, map[string]micro.Handler{clientSubject: run.endpoint(s.answerClient)}))
+	}
+	if err == nil {
 		<-ctx.Done()
-		return nil
 	}
-	svc, err := micro.AddService(v.nc, micro.Config{
-		Name: rulesServiceName, Version: serviceVersion, Description: "Accounts of the rules whose partitions this process owns",
-		QueueGroupDisabled: true, // all are asked
-	})
+	return errors.Join(err, run.stop())
+}
+
+func (v *services) answerFunctions(ctx context.Context, q *question, body []byte) (any, []byte, error) {
+	return v.s.functions.Answer(ctx, q.Operation, q.Args, body)
+}
+
+// answering is the micro services of a process while they run.
+type answering struct {
+	v         *services
+	ctx       context.Context
+	services  []micro.Service
+	endpoints []*endpoint
+}
+
+// add starts a service. With all, each process of its kind is asked; otherwise
+// one of them.
+func (r *answering) add(name, description string, all bool, subjects map[string]micro.Handler) error {
+	svc, err := micro.AddService(r.v.nc, micro.Config{Name: name, Version: serviceVersion, Description: description, QueueGroupDisabled: all})
 	if err != nil {
-		return fmt.Errorf("service %s: %w", rulesServiceName, err)
+		return fmt.Errorf("service %s: %w", name, err)
 	}
-	if err := svc.AddEndpoint("status", micro.HandlerFunc(v.answerStatus), micro.WithEndpointSubject(rulesStatus)); err != nil {
-		return fmt.Errorf("service %s: %w", rulesServiceName, err)
+	r.services = append(r.services, svc)
+	for subject, h := range subjects {
+		// A name may not have the dots of a subject.
+		if err := svc.AddEndpoint(subject[strings.LastIndexByte(subject, '.')+1:], h, micro.WithEndpointSubject(subject)); err != nil {
+			return fmt.Errorf("service %s: %w", name, err)
+		}
 	}
-	if err := svc.AddEndpoint("trace", micro.HandlerFunc(v.answerTrace), micro.WithEndpointSubject(rulesTrace)); err != nil {
-		return fmt.Errorf("service %s: %w", rulesServiceName, err)
+	return nil
+}
+
+func (r *answering) endpoint(f answerer) *endpoint {
+	e := &endpoint{ctx: r.ctx, v: r.v, answer: f, places: make(chan struct{}, answersAtOnce)}
+	r.endpoints = append(r.endpoints, e)
+	return e
+}
+
+// stop takes no more questions and returns when those under way are answered.
+func (r *answering) stop() error {
+	var all []error
+	for _, svc := range r.services {
+		all = append(all, svc.Stop())
 	}
-	<-ctx.Done()
-	return svc.Stop()
+	for _, e := range r.endpoints {
+		e.under.Wait()
+	}
+	return errors.Join(all...)
 }
 
 // traceRequest asks how an event stands with a rule.

@@ -1,13 +1,15 @@
 // Package strictyaml reads YAML and JSON files people write, and keeps the place
 // of everything in them, so that a mistake is shown with its line and a caret.
 //
-// It stands before any message: the configuration and rule tests are read with it.
+// It stands before any message: the configuration, rules and rule tests are read with it.
 package strictyaml
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -25,6 +27,7 @@ type Error struct {
 	File   string
 	Line   int // from 1; 0: the file as a whole
 	Column int // from 1, in characters
+	Offset int // the same place in bytes of the file
 	Msg    string
 	Hint   string // what to do instead; may be empty
 	source string // the line
@@ -91,21 +94,66 @@ type Node struct {
 	Fields []Field // of a Map, in the order of the file; names are distinct
 	Line   int     // from 1
 	Column int     // from 1, in characters
-	Quoted bool    // a String that stands in quotes, on one line
+	Offset int     // the byte of the source it begins at, quotes included
+	style  style   // of a String
 	file   *file
 }
+
+// style is how a String is written.
+type style uint8
+
+const (
+	plain style = iota
+	double
+	single
+	block // | and >
+)
 
 // Field is one key of a Map with its value.
 type Field struct {
 	Name         string
 	Line, Column int // of the key
+	Offset       int // of the key, as Node.Offset
 	Value        *Node
 }
 
 type file struct {
-	name  string
-	lines []string
-	left  int // nodes that may still be read
+	name   string
+	text   string
+	starts []int // the byte each line begins at
+	left   int   // nodes that may still be read
+}
+
+func newFile(name, text string) *file {
+	f := &file{name: name, text: text, starts: []int{0}, left: maxNodes}
+	for i := range len(text) {
+		if text[i] == '\n' {
+			f.starts = append(f.starts, i+1)
+		}
+	}
+	return f
+}
+
+// line returns line n, from 1, without its end.
+func (f *file) line(n int) string {
+	to := len(f.text)
+	if n < len(f.starts) {
+		to = f.starts[n] - 1
+	}
+	return strings.TrimRight(f.text[f.starts[n-1]:to], "\r")
+}
+
+// offset returns the byte a place stands for: columns count characters.
+func (f *file) offset(line, column int) int {
+	if line < 1 || line > len(f.starts) {
+		return len(f.text)
+	}
+	at := f.starts[line-1]
+	for c := 1; c < column && at < len(f.text) && f.text[at] != '\n'; c++ {
+		_, w := utf8.DecodeRuneInString(f.text[at:])
+		at += w
+	}
+	return at
 }
 
 // Bounds of a file.
@@ -114,45 +162,73 @@ const (
 	maxDepth = 200
 )
 
+// lineColumn returns the place of a byte.
+func (f *file) lineColumn(at int) (line, column int) {
+	line, found := slices.BinarySearch(f.starts, at)
+	if found {
+		line++
+	}
+	return line, 1 + utf8.RuneCountInString(f.text[f.starts[line-1]:at])
+}
+
 // Parse reads a file of one document. JSON is read as JSON, whatever the name.
 // An empty file gives a Null.
 func Parse(name string, src []byte) (*Node, error) {
-	f := &file{name: name, lines: strings.Split(string(src), "\n"), left: maxNodes}
+	docs, err := ParseAll(name, src)
+	if err != nil {
+		return nil, err
+	}
+	switch len(docs) {
+	case 0:
+		return &Node{Line: 1, Column: 1, file: newFile(name, string(src))}, nil
+	case 1:
+		return docs[0], nil
+	}
+	return nil, docs[1].Errorf("put it into a file of its own", "a second document: a file has one")
+}
+
+// ParseAll reads a file of any number of documents; empty ones are left out.
+// The error is an *Error.
+func ParseAll(name string, src []byte) ([]*Node, error) {
+	src = bytes.TrimPrefix(src, []byte("\ufeff"))
+	f := newFile(name, string(src))
 	if !utf8.Valid(src) {
 		return nil, f.errorf(0, 0, "", "not UTF-8 text")
 	}
-	if json.Valid(src) {
-		return f.json(src)
+	if strings.EqualFold(filepath.Ext(name), ".json") || json.Valid(src) {
+		n, err := f.json(src)
+		if err != nil {
+			return nil, err
+		}
+		return []*Node{n}, nil
 	}
 	parsed, err := parseYAML(src)
 	if err != nil {
 		var ye yaml.Error
 		if errors.As(err, &ye) && ye.GetToken() != nil {
-			return nil, f.at(ye.GetToken(), "", "%s", ye.GetMessage())
+			return nil, f.at(ye.GetToken(), "", "not YAML: %s", ye.GetMessage())
 		}
-		return nil, f.errorf(0, 0, "", "%v", err)
+		return nil, f.errorf(0, 0, "", "not YAML: %v", err)
 	}
-	var body ast.Node
+	var docs []*Node
 	for _, d := range parsed.Docs {
 		if d.Body == nil || d.Body.Type() == ast.CommentType || d.Body.Type() == ast.NullType {
 			continue
 		}
-		if body != nil {
-			return nil, f.at(first(d.Body), "put it into a file of its own", "a second document: a file has one")
+		n, err := f.node(d.Body, 0)
+		if err != nil {
+			return nil, err
 		}
-		body = d.Body
+		docs = append(docs, n)
 	}
-	if body == nil {
-		return &Node{Line: 1, Column: 1, file: f}, nil
-	}
-	return f.node(body, 0)
+	return docs, nil
 }
 
 // parseYAML keeps a panic of the YAML library from taking the process down.
 func parseYAML(src []byte) (f *ast.File, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("not YAML (%v)", p)
+			err = fmt.Errorf("the parser failed: %v", p)
 		}
 	}()
 	return parser.ParseBytes(src, 0)
@@ -160,8 +236,8 @@ func parseYAML(src []byte) (f *ast.File, err error) {
 
 func (f *file) errorf(line, column int, hint, format string, args ...any) *Error {
 	e := &Error{File: f.name, Line: line, Column: column, Msg: fmt.Sprintf(format, args...), Hint: hint}
-	if line >= 1 && line <= len(f.lines) {
-		e.source = strings.TrimRight(f.lines[line-1], "\r")
+	if line >= 1 && line <= len(f.starts) {
+		e.source, e.Offset = f.line(line), f.offset(line, column)
 	}
 	return e
 }
@@ -169,19 +245,6 @@ func (f *file) errorf(line, column int, hint, format string, args ...any) *Error
 func (f *file) at(t *token.Token, hint, format string, args ...any) *Error {
 	line, column := place(t)
 	return f.errorf(line, column, hint, format, args...)
-}
-
-// first returns the token n begins with: of a map its first key's.
-func first(n ast.Node) *token.Token {
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		if len(n.Values) > 0 {
-			return n.Values[0].Key.GetToken()
-		}
-	case *ast.MappingValueNode:
-		return n.Key.GetToken()
-	}
-	return n.GetToken()
 }
 
 func place(t *token.Token) (line, column int) {
@@ -193,7 +256,7 @@ func place(t *token.Token) (line, column int) {
 
 func (f *file) node(n ast.Node, depth int) (*Node, error) {
 	line, column := place(n.GetToken())
-	out := &Node{Line: line, Column: column, file: f}
+	out := &Node{Line: line, Column: column, Offset: f.offset(line, column), file: f}
 	if f.left--; f.left < 0 {
 		return nil, f.errorf(line, column, "", "more than %d values in one file", maxNodes)
 	}
@@ -224,14 +287,18 @@ func (f *file) node(n ast.Node, depth int) (*Node, error) {
 	case *ast.InfinityNode, *ast.NanNode:
 		return nil, f.errorf(line, column, "write it in quotes to have the text", "%s is not a number JSON has", n.GetToken().Value)
 	case *ast.StringNode:
-		t := n.GetToken().Type
 		out.Kind, out.Text = String, n.Value
-		out.Quoted = t == token.SingleQuoteType || t == token.DoubleQuoteType
-		if !out.Quoted && n.Value != "" && strings.IndexByte("-0123456789", n.Value[0]) >= 0 && json.Valid([]byte(n.Value)) {
+		switch n.GetToken().Type {
+		case token.DoubleQuoteType:
+			out.style = double
+		case token.SingleQuoteType:
+			out.style = single
+		}
+		if out.style == plain && n.Value != "" && strings.IndexByte("-0123456789", n.Value[0]) >= 0 && json.Valid([]byte(n.Value)) {
 			out.Kind = Number // too large for the YAML library
 		}
 	case *ast.LiteralNode:
-		out.Kind, out.Text = String, n.Value.Value
+		out.Kind, out.Text, out.style = String, n.Value.Value, block
 	case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode, *ast.MergeKeyNode:
 		return nil, f.errorf(line, column, "write the value out", "anchors, aliases, merges and tags are not used here")
 	default:
@@ -259,7 +326,7 @@ func (f *file) mapping(out *Node, values []*ast.MappingValueNode, depth int) (*N
 		key := v.Key.GetToken()
 		line, column := place(key)
 		if i == 0 {
-			out.Line, out.Column = line, column
+			out.Line, out.Column, out.Offset = line, column, f.offset(line, column)
 		}
 		switch v.Key.Type() {
 		case ast.StringType, ast.BoolType, ast.IntegerType, ast.FloatType, ast.NullType:
@@ -271,7 +338,7 @@ func (f *file) mapping(out *Node, values []*ast.MappingValueNode, depth int) (*N
 		if err != nil {
 			return nil, err
 		}
-		if err := f.add(out, Field{name, line, column, value}); err != nil {
+		if err := f.add(out, Field{name, line, column, f.offset(line, column), value}); err != nil {
 			return nil, err
 		}
 	}
@@ -293,29 +360,10 @@ func (n *Node) Errorf(hint, format string, args ...any) *Error {
 	return n.file.errorf(n.Line, n.Column, hint, format, args...)
 }
 
-// ErrorAt is Errorf, offset characters into the text of n where that can be
-// told.
+// ErrorAt is Errorf, offset bytes into the text of n.
 func (n *Node) ErrorAt(offset int, hint, format string, args ...any) *Error {
-	e := n.Errorf(hint, format, args...)
-	if n.Kind != String || offset < 0 || offset > len(n.Text) {
-		return e
-	}
-	at := n.Column + utf8.RuneCountInString(n.Text[:offset])
-	if n.Quoted {
-		at++
-	}
-	// Escapes and blocks put the text elsewhere: point only where it stands.
-	if line := []rune(e.source); at-1 <= len(line) && strings.HasPrefix(string(line[at-1:]), firstWord(n.Text[offset:])) {
-		e.Column = at
-	}
-	return e
-}
-
-func firstWord(s string) string {
-	if i := strings.IndexAny(s, "\n'\"\\"); i >= 0 {
-		s = s[:i]
-	}
-	return s
+	line, column := n.file.lineColumn(n.Inside(offset))
+	return n.file.errorf(line, column, hint, format, args...)
 }
 
 // KeyErrorf returns an error at the key name of n, at n where there is none.

@@ -38,6 +38,11 @@ var errPayload = errors.New("malformed payload")
 // have are ignored; of one that comes twice, CBOR is refused.
 func (f Format) decode(payload []byte, v any) error {
 	if f == CBOR {
+		// Null and undefined would be taken as a struct with nothing in it.
+		const mapOf = 5 // the major type
+		if len(payload) == 0 || payload[0]>>5 != mapOf {
+			return errPayload
+		}
 		return cborDecoder.Unmarshal(payload, v)
 	}
 	if t := bytes.TrimLeft(payload, " \t\r\n"); len(t) == 0 || t[0] != '{' {

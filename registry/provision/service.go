@@ -168,6 +168,8 @@ func rejectionOf(err error) *rejection {
 		return &rejection{400, "InvalidParameters", errs.Text(err)}
 	case errs.Conflict, errs.Exists:
 		return &rejection{409, "ResourceConflict", errs.Text(err)}
+	case errs.Quota:
+		return &rejection{429, "Throttled", errs.Text(err)}
 	case errs.Unavailable, errs.Timeout:
 		return &rejection{503, "ServiceUnavailable", "try again later"}
 	}

@@ -27,6 +27,7 @@ import (
 type signer struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
+	step func() // before each signature; may be nil
 }
 
 func (s *signer) SignClient(n pkix.Name, key crypto.PublicKey) ([]byte, error) {
@@ -34,6 +35,9 @@ func (s *signer) SignClient(n pkix.Name, key crypto.PublicKey) ([]byte, error) {
 }
 
 func (s *signer) SignClientUntil(n pkix.Name, key crypto.PublicKey, then time.Time) ([]byte, error) {
+	if s.step != nil {
+		s.step()
+	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
 		return nil, err
@@ -41,9 +45,14 @@ func (s *signer) SignClientUntil(n pkix.Name, key crypto.PublicKey, then time.Ti
 	return x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, Subject: n, NotBefore: time.Now().Add(-time.Hour), NotAfter: then}, s.cert, key, s.key)
 }
 
-type noHooks struct{}
+// hook allows everything.
+type hook struct{ step func() }
 
-func (noHooks) Invoke(context.Context, string, []byte) ([]byte, error) { panic("no hook") }
+func (h hook) Invoke(context.Context, string, []byte) ([]byte, error) {
+	h.step()
+	defer h.step()
+	return []byte(`{"allowProvisioning": true, "parameterOverrides": {"Site": "Seattle"}}`), nil
+}
 
 // world is a service over a registry, with a clock of the test's.
 type world struct {
@@ -53,6 +62,13 @@ type world struct {
 }
 
 func begin(t testing.TB, dir string, clock *atomic.Int64) (_ *world, stop func()) {
+	t.Helper()
+	return beginAt(t, dir, clock, func() {})
+}
+
+// beginAt is begin with step called between any two steps of what the service
+// does.
+func beginAt(t testing.TB, dir string, clock *atomic.Int64, step func()) (_ *world, stop func()) {
 	t.Helper()
 	l, err := eventlog.Open(t.Context(), eventlog.Options{Dir: dir})
 	if err != nil {
@@ -72,12 +88,20 @@ func begin(t testing.TB, dir string, clock *atomic.Int64) (_ *world, stop func()
 	now := func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
 	w := &world{}
 	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check,
-		CA: &signer{key, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}}, Logger: slog.New(slog.DiscardHandler), Now: now})
+		CA: &signer{key, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}, step}, Logger: slog.New(slog.DiscardHandler),
+		// Each change begins by asking what time it is: so changes have steps between
+		// them.
+		Now: func() time.Time { step(); return now() }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { done <- w.r.Run(ctx) }()
-	w.Service, err = New(Options{Registry: w.r, Invoke: noHooks{}, Publish: func(context.Context, *event.Event) error { return nil }, Logger: slog.New(slog.DiscardHandler), Now: now})
+	publish := func(ctx context.Context, e *event.Event) error {
+		step()
+		defer step()
+		return l.Publish(ctx, e)
+	}
+	w.Service, err = New(Options{Registry: w.r, Invoke: hook{step}, Publish: publish, Logger: slog.New(slog.DiscardHandler), Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +121,21 @@ func begin(t testing.TB, dir string, clock *atomic.Int64) (_ *world, stop func()
 			t.Error(err)
 		}
 	}
+}
+
+func (w *world) template(t testing.TB, name, body string, typ registry.TemplateType, h *registry.Hook) {
+	t.Helper()
+	_, err := w.r.CreateTemplate(t.Context(), registry.CreateTemplate{Name: name, Type: typ, Body: body, Enabled: true, Hook: h, RoleARN: "arn:aws:iam::123456789012:role/r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// register asks for the thing lamp-<name>, where the template is fleet.
+func (w *world) register(t testing.TB, template, token, name string) map[string]any {
+	t.Helper()
+	return w.ask(t, topic.Name("$aws/provisioning-templates/"+template+"/provision/json"),
+		map[string]any{"certificateOwnershipToken": token, "parameters": map[string]string{"ThingName": name, "Serial": "x:1"}})
 }
 
 func (w *world) ask(t testing.TB, n topic.Name, q any) (answer map[string]any) {
@@ -121,16 +160,12 @@ func TestLapsedClaims(t *testing.T) {
 	var clock atomic.Int64
 	dir := t.TempDir()
 	w, stop := begin(t, dir, &clock)
-	if _, err := w.r.CreateTemplate(t.Context(), registry.CreateTemplate{Name: "fleet", Enabled: true, RoleARN: "arn:aws:iam::123456789012:role/r", Body: fleet}); err != nil {
-		t.Fatal(err)
-	}
+	w.template(t, "fleet", fleet, "", nil)
 	create := func() (id, token string) {
 		a := w.ask(t, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
 		return a["certificateId"].(string), a["certificateOwnershipToken"].(string)
 	}
-	register := func(token string) map[string]any {
-		return w.ask(t, "$aws/provisioning-templates/fleet/provision/json", map[string]any{"certificateOwnershipToken": token, "parameters": map[string]string{"ThingName": "7", "Serial": "x:1"}})
-	}
+	register := func(token string) map[string]any { return w.register(t, "fleet", token, "7") }
 	kept, token := create()
 	if a := register(token); a["thingName"] != "lamp-7" {
 		t.Fatal(a)
@@ -160,17 +195,14 @@ func BenchmarkEnrol(b *testing.B) {
 	var clock atomic.Int64
 	w, stop := begin(b, b.TempDir(), &clock)
 	defer stop()
-	if _, err := w.r.CreateTemplate(b.Context(), registry.CreateTemplate{Name: "fleet", Enabled: true, RoleARN: "arn:aws:iam::123456789012:role/r", Body: fleet}); err != nil {
-		b.Fatal(err)
-	}
+	w.template(b, "fleet", fleet, "", nil)
 	w.creations.perSecond, w.registrations.perSecond = 1<<30, 1<<30
 	var n atomic.Int64
 	b.SetParallelism(16)
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
 			a := w.ask(b, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
-			r := w.ask(b, "$aws/provisioning-templates/fleet/provision/json", map[string]any{"certificateOwnershipToken": a["certificateOwnershipToken"],
-				"parameters": map[string]string{"ThingName": itoa(int(n.Add(1))), "Serial": "x:1"}})
+			r := w.register(b, "fleet", a["certificateOwnershipToken"].(string), itoa(int(n.Add(1))))
 			if r["thingName"] == nil {
 				b.Error(r)
 			}

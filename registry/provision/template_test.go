@@ -61,6 +61,62 @@ func TestExpand(t *testing.T) {
 	}
 }
 
+// Each function, in what it gives and in what it refuses while a template is
+// expanded.
+func TestFunctions(t *testing.T) {
+	const refused = "refused: "
+	for expr, want := range map[string]string{
+		`"as it is"`:          "as it is",
+		`{"Ref": "P"}`:        "a,b,,c",
+		`{"Ref": "Fallback"}`: "f",
+		`{"Fn::Join": ["-", ["x", {"Ref": "Fallback"}, "y"]]}`:                        "x-f-y",
+		`{"Fn::Join": ["", ["x", "y"]]}`:                                              "xy",
+		`{"Fn::Join": ["/", []]}`:                                                     "",
+		`{"Fn::Join": ["|", {"Fn::Split": [",", {"Ref": "P"}]}]}`:                     "a|b||c",
+		`{"Fn::Select": [1, ["x", "y"]]}`:                                             "y",
+		`{"Fn::Select": ["0", ["x", "y"]]}`:                                           "x",
+		`{"Fn::Select": [{"Ref": "Number"}, {"Fn::Split": [",", {"Ref": "P"}]}]}`:     "c",
+		`{"Fn::Select": [{"Ref": "Big"}, {"Fn::Split": [",", {"Ref": "P"}]}]}`:        refused + "there is no value 4 in a list of 4",
+		`{"Fn::Select": [{"Ref": "P"}, ["x"]]}`:                                       refused + "the index must be a whole number",
+		`{"Fn::Select": [0, [null]]}`:                                                 refused + "there is no value 0",
+		`{"Fn::Select": [0, {"Ref": "P"}]}`:                                           refused + "argument 2 must be a list",
+		`{"Fn::FindInMap": ["M", "k", "v"]}`:                                          "found",
+		`{"Fn::FindInMap": ["M", {"Ref": "Key"}, "v"]}`:                               "found",
+		`{"Fn::Select": [1, {"Fn::FindInMap": ["M", "k", "list"]}]}`:                  "two",
+		`{"Fn::FindInMap": ["M", {"Ref": "P"}, "v"]}`:                                 refused + `mapping "M" has no "v" in "a,b,,c"`,
+		`{"Fn::FindInMap": ["M", "k", {"Ref": "P"}]}`:                                 refused + `mapping "M" has no "a,b,,c" in "k"`,
+		`{"Fn::Join": ["", [{"Fn::FindInMap": ["M", "k", "list"]}]]}`:                 refused + "value 1 is none",
+		`{"Fn::Split": [",", {"Ref": "P"}]}`:                                          refused + "V is not a string",
+		`{"Fn::Select": [0, {"Fn::Split": ["-", {"Ref": "P"}]}]}`:                     "a,b,,c",
+		`{"Fn::Sub": "${Fallback} and ${ P }"}`:                                       "f and a,b,,c",
+		`{"Fn::Sub": "${!Fallback} $ {x} $$"}`:                                        "${Fallback} $ {x} $$",
+		`{"Fn::Sub": ["${own}${Fallback}", {"own": {"Fn::Join": ["", ["1", "2"]]}}]}`: "12f",
+		`{"Fn::Sub": ["${Fallback}", {"Fallback": "its own"}]}`:                       "its own",
+		`{"Fn::Sub": ["${x}", {"x": {"Fn::Split": [",", "a,b"]}}]}`:                   refused + "the variable x must be a string",
+		`5`:    "5",
+		`1.50`: "1.50",
+		`true`: "true",
+	} {
+		c, err := Compile(`{"Parameters": {"P": {"Type": "String"}, "Number": {"Type": "String"}, "Big": {"Type": "String"}, "Key": {"Type": "String"}, "Fallback": {"Type": "String", "Default": "f"}},
+ "Mappings": {"M": {"k": {"v": "found", "list": ["one", "two"]}}},
+ "Resources": {"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}}, "DeviceConfiguration": {"V": `+expr+`}}`, "")
+		if err != nil {
+			t.Errorf("%s: %v", expr, err)
+			continue
+		}
+		p, err := c.Expand(map[string]string{"P": "a,b,,c", "Number": "3", "Big": "4", "Key": "k"}, map[string]string{certificateID: "abc"})
+		if text, ok := strings.CutPrefix(want, refused); ok {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v, want %q", expr, err, text)
+			}
+			continue
+		}
+		if err != nil || p.Configuration["V"] != want {
+			t.Errorf("%s: %v %v, want %q", expr, p, err, want)
+		}
+	}
+}
+
 // What a device sends cannot mean anything in a policy, nor stand for what Weir
 // sets itself.
 func TestExpandRefuses(t *testing.T) {

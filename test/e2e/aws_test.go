@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -419,6 +420,75 @@ func TestAWSHostileInput(t *testing.T) {
 	}
 	if status, answer := raw(t, w, control.OwnerKey{ID: "AKIAAAAAAAAAAAAAAAAA", Secret: k.Secret}, "iot", "GET", "/things", nil); status != 403 || !strings.HasPrefix(answer, "UnrecognizedClientException") {
 		t.Errorf("another key: %d %s", status, answer)
+	}
+}
+
+// Requests that two servers would read in two ways are refused, and so are
+// headers that were added on the way.
+func TestAWSRequestSmuggling(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	k := accessKey(t, w)
+	host := strings.TrimPrefix(w.Endpoints().API, "http://")
+	// signed returns the head of a signed request, without its end.
+	signed := func(method, path, body string) string {
+		t.Helper()
+		r := ok(t, func() (*http.Request, error) { return http.NewRequest(method, w.Endpoints().API+path, nil) })
+		sum := sha256.Sum256([]byte(body))
+		if err := v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: k.ID, SecretAccessKey: k.Secret}, r, hex.EncodeToString(sum[:]), "iot", "us-east-1", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		return method + " " + path + " HTTP/1.1\r\nHost: " + host + "\r\nX-Amz-Date: " + r.Header.Get("X-Amz-Date") + "\r\nAuthorization: " + r.Header.Get("Authorization") + "\r\n"
+	}
+	send := func(request string) (statuses []string) {
+		t.Helper()
+		c := ok(t, func() (net.Conn, error) { return net.Dial("tcp", host) })
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		c.(*net.TCPConn).CloseWrite()
+		b, _ := io.ReadAll(c) // what came before it was cut
+		for line := range strings.Lines(string(b)) {
+			if rest, is := strings.CutPrefix(line, "HTTP/1.1 "); is {
+				statuses = append(statuses, rest[:3])
+			}
+		}
+		return statuses
+	}
+	const inner = "GET /things HTTP/1.1\r\nHost: x\r\n\r\n"
+	head := signed("GET", "/things", "")
+	if got := send(head + "Connection: close\r\n\r\n"); !slices.Equal(got, []string{"200"}) {
+		t.Fatalf("the request as it should be: %v", got)
+	}
+	for what, request := range map[string]string{
+		"two lengths":                  head + "Content-Length: 0\r\nContent-Length: 37\r\n\r\n" + inner,
+		"two lengths in one":           head + "Content-Length: 0, 37\r\n\r\n" + inner,
+		"a length with a sign":         head + "Content-Length: +0\r\n\r\n",
+		"a length and chunks":          head + "Content-Length: 37\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
+		"another encoding":             head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + inner,
+		"chunked twice":                head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + inner,
+		"a blank before the colon":     head + "Content-Length : 37\r\n\r\n" + inner,
+		"a line continued":             head + "X-A: b\r\n Content-Length: 37\r\n\r\n",
+		"two hosts":                    head + "Host: elsewhere\r\n\r\n",
+		"a principal nobody signed":    signed("GET", "/principals/things", "") + "X-Amzn-Principal: " + account + "cert/" + strings.Repeat("a", 64) + "\r\nConnection: close\r\n\r\n",
+		"a tag nobody signed":          head + "X-Amz-Tagging: a=b\r\nConnection: close\r\n\r\n",
+		"a body nobody signed":         signed("POST", "/things/t", "") + "Content-Length: 2\r\nConnection: close\r\n\r\n{}",
+		"a query nobody signed":        strings.Replace(head, "/things HTTP", "/things?maxResults=1 HTTP", 1) + "Connection: close\r\n\r\n",
+		"another method than signed":   strings.Replace(signed("GET", "/things/t", ""), "GET", "DELETE", 1) + "Connection: close\r\n\r\n",
+		"a path that only looks alike": strings.Replace(head, "/things HTTP", "/./things HTTP", 1) + "Connection: close\r\n\r\n",
+	} {
+		got := send(request)
+		for _, status := range got {
+			if status[0] != '4' && !(status == "501" && what == "another encoding" || status == "501" && what == "chunked twice") {
+				t.Errorf("%s: %v", what, got)
+			}
+		}
+		if len(got) == 0 {
+			t.Errorf("%s: no answer", what)
+		}
 	}
 }
 

@@ -123,11 +123,11 @@ actions:
 	if h.count() != n {
 		t.Errorf("%d requests", h.count())
 	}
-	files, err := filepath.Glob(filepath.Join(w.Dir(), "s3", "e2e", "*.json"))
+	files, err := filepath.Glob(filepath.Join(w.Part("rules").Dir(), "s3", "e2e", "*.json"))
 	if err != nil || len(files) != n {
 		t.Errorf("%d objects, %v", len(files), err)
 	}
-	b, err := os.ReadFile(filepath.Join(w.Dir(), "s3", "e2e", "7.json"))
+	b, err := os.ReadFile(filepath.Join(w.Part("rules").Dir(), "s3", "e2e", "7.json"))
 	if err != nil || string(b) != `{"i":7,"n":"7"}` {
 		t.Errorf("%s, %v", b, err)
 	}
@@ -281,7 +281,7 @@ func TestHTTPSPublish(t *testing.T) {
 
 // A data team reads the streams with a NATS client and can do nothing else.
 func TestReadingWithNATS(t *testing.T) {
-	w := weirtest.Start(t)
+	w := weirtest.Start(t, weirtest.Whole("the embedded NATS server is for data teams"))
 	w.MustPublish("a/b.c", `{"n":1}`)
 	e := w.Endpoints()
 	nc, err := nats.Connect("nats://"+e.NATS, nats.UserCredentials(e.NATSCreds), nats.MaxReconnects(0))

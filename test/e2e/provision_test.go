@@ -8,9 +8,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -61,8 +63,11 @@ type enrolment struct {
 	*weirtest.Weir
 	t     testing.TB
 	api   *iot.Client
+	conf  *tls.Config // of a client, with the owner's certificate
 	claim tls.Certificate
 	pem   [2]string // of the claim
+
+	claimID, owner string // certificates' ids
 }
 
 func startEnrolment(t testing.TB, opts ...weirtest.Option) *enrolment {
@@ -72,7 +77,9 @@ func startEnrolment(t testing.TB, opts ...weirtest.Option) *enrolment {
 
 func newEnrolment(t testing.TB, w *weirtest.Weir) *enrolment {
 	t.Helper()
-	e := &enrolment{Weir: w, t: t, api: sdk(t, w, nil)}
+	e := &enrolment{Weir: w, t: t, api: sdk(t, w, nil), conf: w.TLS()}
+	sum := sha256.Sum256(e.conf.Certificates[0].Certificate[0])
+	e.owner = hex.EncodeToString(sum[:])
 	e.template("lamps", fleetTemplate, "")
 	ctx := t.Context()
 	made, err := e.api.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true})
@@ -85,6 +92,7 @@ func newEnrolment(t testing.TB, w *weirtest.Weir) *enrolment {
 	if _, err := e.api.AttachPolicy(ctx, &iot.AttachPolicyInput{PolicyName: aws.String("claim"), Target: made.CertificateArn}); err != nil {
 		t.Fatal(err)
 	}
+	e.claimID = *made.CertificateId
 	e.pem = [2]string{*made.CertificatePem, *made.KeyPair.PrivateKey}
 	if e.claim, err = tls.X509KeyPair([]byte(e.pem[0]), []byte(e.pem[1])); err != nil {
 		t.Fatal(err)

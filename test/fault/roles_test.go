@@ -1,22 +1,37 @@
 package fault_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/weir-iot/weir/control"
+	"github.com/weir-iot/weir/internal/config"
 	"github.com/weir-iot/weir/test/fault"
 	"github.com/weir-iot/weir/test/natstest"
 	"github.com/weir-iot/weir/test/weirtest"
 )
 
-const republishRules = `
+const fleetRules = `
 ruleName: fleet
 sql: SELECT * FROM 'fault/+/telemetry' WHERE value >= 50
 awsIotSqlVersion: '2016-03-23'
 actions:
   - republish: {topic: 'results/${topic(2)}', qos: 1}
+---
+ruleName: called
+sql: SELECT * FROM 'fault/+/telemetry' WHERE value >= 90
+awsIotSqlVersion: '2016-03-23'
+actions:
+  - lambda: {functionArn: 'sink'}
 ---
 ruleName: marks
 sql: SELECT * FROM 'mark/#'
@@ -25,67 +40,142 @@ actions:
   - republish: {topic: 'seen', qos: 1}
 `
 
-// Gateway, rules (twice) and control run as four processes around one NATS
-// server. Each is killed once while devices publish. Nothing acknowledged is
-// lost, no result is missing, and rules go on within seconds in the process that
-// is left.
+// events remembers the events a function was given.
+type events struct {
+	*httptest.Server
+	mu   sync.Mutex // guards list
+	list [][]byte
+}
+
+func newEvents(t *testing.T) *events {
+	e := &events{}
+	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		e.mu.Lock()
+		e.list = append(e.list, body)
+		e.mu.Unlock()
+		fmt.Fprint(w, "{}")
+	}))
+	t.Cleanup(e.Close)
+	return e
+}
+
+func (e *events) all() [][]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([][]byte(nil), e.list...)
+}
+
+// deploy makes a function that hands its events to url.
+func deploy(t *testing.T, w *weirtest.Weir, name, url string) {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"config": map[string]any{"runtime": "http", "url": url}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := w.API()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, api.URL+"/weir/v1/functions/"+name, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+api.Token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(resp.Body)
+		t.Fatalf("%s %s", resp.Status, text)
+	}
+}
+
+// The five roles, rules and shadow twice, run as processes around one NATS
+// server. Each is killed once while devices publish and writers change shadows.
+// Nothing acknowledged is lost, no result is missing, shadows stay linearizable,
+// and each role goes on within seconds.
 func TestRolesAsProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("several processes, for some ten seconds")
 	}
 	url := natstest.Start(t).URL()
+	seal := filepath.Join(t.TempDir(), "seal.key")
 	process := func(role string) *weirtest.Weir {
-		return weirtest.Process(t, weirtest.Roles(url, role), weirtest.Durability("disk"))
+		return weirtest.Process(t, weirtest.Roles(url, role), weirtest.Production(), weirtest.Durability("disk"),
+			weirtest.Set(func(c *config.Config) { c.SealKeyFile = seal }))
 	}
-	api, gateway := process("control"), process("gateway")
+	api, ingest, runner := process("registry"), process("ingest"), process("functions")
 	engines := []*weirtest.Weir{process("rules"), process("rules")}
-	api.Apply(republishRules)
-	if _, err := gateway.API().Rules(t.Context()); err == nil {
-		t.Error("the gateway's process answers for the role control")
+	shadows := []*weirtest.Weir{process("shadow"), process("shadow")}
+	given := newEvents(t)
+	deploy(t, api, "sink", given.URL)
+	api.Apply(fleetRules)
+	if _, err := ingest.API().Rules(t.Context()); err == nil {
+		t.Error("the process with the role ingest answers for the role registry")
 	}
 
 	var addr fault.Address
-	addr.Set(gateway.Endpoints().MQTT)
+	addr.Set(ingest.Endpoints().MQTT)
 	ledger := fault.NewLedger()
-	fleet := &fault.Fleet{Addr: addr.Get, Devices: 8, Window: 20, Version: 5, Prefix: "d", Pause: 5 * time.Millisecond, Ledger: ledger}
+	fleet := &fault.Fleet{Addr: addr.Get, Devices: 8, Window: 20, Version: 5, Prefix: "d", Pause: 20 * time.Millisecond, Ledger: ledger}
 	fleet.Start()
+	client, again := theAPI(api)
+	history, updates, stopWriters := shadowWriters(&addr, client, 8, 4)
 	progress := func() {
 		t.Helper()
 		_, before := ledger.Totals()
-		weirtest.Eventually(t, func() bool { _, n := ledger.Totals(); return n > before+200 },
-			func() string { return "the devices are not acknowledged any more" })
+		updated, called := updates(), len(given.all())
+		weirtest.Eventually(t, func() bool {
+			_, n := ledger.Totals()
+			return n > before+100 && updates() > updated+10 && len(given.all()) > called
+		}, func() string {
+			_, n := ledger.Totals()
+			return fmt.Sprintf("publishes %d→%d, shadow updates %d→%d, calls of the function %d→%d", before, n, updated, updates(), called, len(given.all()))
+		})
 	}
 	progress()
-	seen := gateway.Subscribe("seen")
+	seen := ingest.Subscribe("seen")
 	if list, err := api.API().Clients(t.Context(), "", 100); err != nil || len(list) < 9 {
 		t.Errorf("the control API knows %d clients of the gateway, %v", len(list), err)
 	}
 	for i, e := range engines {
 		e.Kill()
-		began := time.Now()
-		gateway.MustPublish(fmt.Sprint("mark/", i), fmt.Sprintf(`{"mark": %d}`, i))
+		ingest.MustPublish(fmt.Sprint("mark/", i), fmt.Sprintf(`{"mark": %d}`, i))
 		if m := seen.Next(); string(m.Payload) != fmt.Sprintf(`{"mark":%d}`, i) && string(m.Payload) != fmt.Sprintf(`{"mark": %d}`, i) {
 			t.Errorf("mark %d: %s", i, m.Payload)
-		}
-		t.Logf("rules went on %v after a kill", time.Since(began).Round(time.Millisecond))
-		if d := time.Since(began); d > 10*time.Second {
-			t.Errorf("rules went on after %v", d)
 		}
 		e.BeginProcess()
 		progress()
 	}
-	gateway.Kill()
-	gateway.BeginProcess()
-	addr.Set(gateway.Endpoints().MQTT)
+	for _, s := range shadows {
+		s.Kill()
+		progress() // the other one goes on
+		s.BeginProcess()
+	}
+	runner.Kill()
+	runner.BeginProcess()
+	progress()
+	ingest.Kill()
+	ingest.BeginProcess()
+	addr.Set(ingest.Endpoints().MQTT)
 	progress()
 	api.Kill()
-	progress()
+	_, before := ledger.Totals()
+	weirtest.Eventually(t, func() bool { _, n := ledger.Totals(); return n > before+100 },
+		func() string { return "devices are not served while the role registry is away" })
 	api.BeginProcess()
+	again()
+	progress()
 	fleet.Stop()
+	stopWriters()
 
-	account := api.Account("fleet")
-	if account.Matched != account.Delivered || account.Matched == 0 {
-		t.Errorf("the account does not add up: %+v", account)
+	for _, rule := range []string{"fleet", "called"} {
+		if a := api.Account(rule); a.Matched != a.Delivered || a.Matched == 0 {
+			t.Errorf("the account of the rule %s does not add up: %+v", rule, a)
+		}
 	}
 	payloads := func(filter string) (all [][]byte) {
 		t.Helper()
@@ -98,14 +188,88 @@ func TestRolesAsProcesses(t *testing.T) {
 		}
 		return all
 	}
-	if r := ledger.Check(payloads("fault/+/telemetry"), nil, false); !r.OK() {
-		t.Error("on the log: ", r)
-	} else {
-		t.Log("on the log: ", r)
+	above := func(least float64) func(fault.Message) bool {
+		return func(m fault.Message) bool { return m.Value >= least }
 	}
-	if r := ledger.Check(payloads("results/+"), func(m fault.Message) bool { return m.Value >= 50 }, true); !r.OK() {
-		t.Error("results: ", r)
-	} else {
-		t.Log("results: ", r)
+	for _, c := range []struct {
+		what string
+		got  [][]byte
+		want func(fault.Message) bool
+	}{
+		{"on the log", payloads("fault/+/telemetry"), nil},
+		{"results", payloads("results/+"), above(50)},
+		{"calls of the function", given.all(), above(90)},
+	} {
+		r := ledger.Check(c.got, c.want, c.want != nil)
+		if t.Log(c.what+": ", r); !r.OK() {
+			t.Error(c.what, "are not what was acknowledged")
+		}
+	}
+	judge(t, api, history)
+}
+
+// Processes that serve the same devices have the same authority and keys, and
+// one that is not given the sealing key is refused.
+func TestSecretsOfProcesses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("several processes")
+	}
+	url := natstest.Start(t).URL()
+	serve := func(role, seal string) *weirtest.Weir {
+		return weirtest.Process(t, weirtest.Roles(url, role), weirtest.Production(), weirtest.Set(func(c *config.Config) { c.SealKeyFile = seal }))
+	}
+	api := serve("registry", "")
+	seal := filepath.Join(api.Dir(), "seal.key")
+	first, second := serve("ingest", seal), serve("ingest", seal)
+	for _, file := range []string{"ca/ca.pem", "ca/ca-key.pem", "aws-credentials", "client.crt", "azure-hub.json"} {
+		want := read(t, api, file)
+		for _, w := range []*weirtest.Weir{first, second} {
+			if !bytes.Equal(read(t, w, file), want) {
+				t.Errorf("%s differs", file)
+			}
+		}
+	}
+	for _, w := range []*weirtest.Weir{first, serve("functions", "")} {
+		if exists(w, "admin.token") && bytes.Equal(read(t, w, "admin.token"), read(t, api, "admin.token")) {
+			t.Error("the token of the control API is in a folder that needs it not")
+		}
+	}
+	if w := serve("rules", ""); exists(w, "ca") || exists(w, "seal.key") || exists(w, "aws-credentials") {
+		t.Error("a process with the role rules has secrets it needs not")
+	}
+	// Without the key, and with another one.
+	for want, file := range map[string]string{"seal.key is missing": "", "is not the sealing key of this Weir": filepath.Join(t.TempDir(), "other.key")} {
+		if file != "" {
+			write(t, file, bytes.Repeat([]byte{7}, 32))
+		}
+		dir := t.TempDir()
+		out, stderr, code := weirtest.Run(t, "", []string{"WEIR_NATS_URL=" + url, "WEIR_SEAL_KEY_FILE=" + file, "WEIR_LISTEN_API=127.0.0.1:0"},
+			"serve", "--data", dir, "--role", "ingest")
+		if code == 0 || !bytes.Contains([]byte(stderr), []byte(want)) {
+			t.Errorf("exit %d, %s%s", code, out, stderr)
+		}
+	}
+	// A restart finds what it has.
+	first.Restart()
+}
+
+func read(t *testing.T, w *weirtest.Weir, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(w.Dir(), file))
+	if err != nil {
+		t.Error(err)
+	}
+	return b
+}
+
+func exists(w *weirtest.Weir, file string) bool {
+	_, err := os.Stat(filepath.Join(w.Dir(), file))
+	return err == nil
+}
+
+func write(t *testing.T, file string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

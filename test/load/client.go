@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-
+	"slices"
 	"time"
 )
 
@@ -31,6 +31,11 @@ func connect(addr, id string, flags byte) (_ *client, present bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
+	return connectOn(conn, id, flags)
+}
+
+// connectOn is connect on a connection that is there.
+func connectOn(conn net.Conn, id string, flags byte) (_ *client, present bool, err error) {
 	c := &client{c: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 16<<10)}
 	body := []byte{0, 4, 'M', 'Q', 'T', 'T', 4, flags, 4, 0} // keep-alive 1024 s
 	body = appendText(body, id)
@@ -59,13 +64,18 @@ func appendLength(b []byte, n int) []byte {
 	return append(b, byte(n))
 }
 
-func (c *client) subscribe(filter string, qos byte) error {
-	body := append(appendText([]byte{0, 1}, filter), qos)
-	if _, err := c.c.Write(append([]byte{0x82, byte(len(body))}, body...)); err != nil {
+func (c *client) subscribe(filter string, qos byte) error { return c.subscribeAll(qos, filter) }
+
+func (c *client) subscribeAll(qos byte, filters ...string) error {
+	body := []byte{0, 1}
+	for _, f := range filters {
+		body = append(appendText(body, f), qos)
+	}
+	if _, err := c.c.Write(append(appendLength([]byte{0x82}, len(body)), body...)); err != nil {
 		return err
 	}
 	head, body, err := c.packet()
-	if err == nil && (head != 0x90 || body[2] > 1) {
+	if err == nil && (head != 0x90 || slices.Max(body[2:]) > 1) {
 		err = fmt.Errorf("SUBSCRIBE refused: %x % x", head, body)
 	}
 	return err

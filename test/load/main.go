@@ -10,6 +10,7 @@
 //	go run ./test/load handshakes -pid $PID -addr localhost:8883 -publishers 8 -rate 0 \
 //	    -ca $WEIR_CA_FILE -cert $WEIR_CERT_FILE -key $WEIR_KEY_FILE
 //	go run ./test/load shadow   -pid $PID -rate 5000 -things 1000
+//	go run ./test/load enrol    -pid $PID -addr localhost:8883 -rate 100 -ca $WEIR_CA_FILE   # in the environment weir env prints
 //
 // CPU a message is the figure to compare: generator and server share the
 // machine, so a rate is what the two manage together.
@@ -45,21 +46,22 @@ type settings struct {
 	ca         string
 	cert, key  string
 	things     int
+	serverKeys bool
 }
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("load ingest | pipeline | latency | return | handshakes | shadow, then flags; see -h of each")
+		log.Fatal("load ingest | pipeline | latency | return | handshakes | shadow | enrol, then flags; see -h of each")
 	}
-	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn, "handshakes": handshakes, "shadow": shadow}
+	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn, "handshakes": handshakes, "shadow": shadow, "enrol": enrol}
 	run, ok := modes[os.Args[1]]
 	if !ok {
-		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency, return, handshakes and shadow", os.Args[1])
+		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency, return, handshakes, shadow and enrol", os.Args[1])
 	}
 	var s settings
 	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
-	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server; handshakes: its TLS address")
+	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server; handshakes, enrol: its TLS address")
 	f.IntVar(&s.pid, "pid", 0, "`process` whose CPU time is read; 0: none")
 	f.IntVar(&s.publishers, "publishers", 50, "connections that publish")
 	f.IntVar(&s.window, "window", 32, "unacknowledged messages a publisher")
@@ -69,14 +71,15 @@ func main() {
 	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
 	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish; return: missed by each session")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
-	f.IntVar(&s.rate, "rate", 2000, "latency, shadow: messages a second; handshakes: as many a second, 0 as fast as it goes")
+	f.IntVar(&s.rate, "rate", 2000, "latency, shadow: messages a second; enrol: devices a second; handshakes: as many a second, 0 as fast as it goes")
 	f.IntVar(&s.things, "things", 1000, "shadow: how many shadows are updated")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
 	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
 	f.BoolVar(&s.distinct, "distinct", false, "ingest: a new topic for each message")
 	f.IntVar(&s.sessions, "sessions", 1000, "return: persistent sessions")
 	f.BoolVar(&s.clumped, "clumped", false, "return: a session's messages stand together on the log")
-	f.StringVar(&s.ca, "ca", "", "handshakes: `file` of the server's authority")
+	f.StringVar(&s.ca, "ca", "", "handshakes, enrol: `file` of the server's authority")
+	f.BoolVar(&s.serverKeys, "server-keys", false, "enrol: devices have their keys made by the server")
 	f.StringVar(&s.cert, "cert", "", "handshakes: `file` of the client certificate")
 	f.StringVar(&s.key, "key", "", "handshakes: `file` of its key")
 	_ = f.Parse(os.Args[2:])

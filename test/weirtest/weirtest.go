@@ -42,6 +42,7 @@ type options struct {
 	log slog.Handler
 
 	roles []string
+	whole string // why it cannot be several processes; "": it can
 }
 
 // Option changes how a Weir is started.
@@ -69,18 +70,22 @@ func Dir(dir string) Option { return func(o *options) { o.dir = dir } }
 // Production starts Weir as weir serve does: AWS instead of an S3 of its own.
 func Production() Option { return func(o *options) { o.dev = false } }
 
-// Roles runs the child process as weir serve with these roles, on the NATS
-// server at url.
+// Roles gives the child process these roles, on the NATS server at url.
 func Roles(url string, names ...string) Option {
 	return func(o *options) {
 		o.roles = names
-		o.set = append(o.set, func(c *config.Config) { c.NATS.URL = url })
+		o.set = append(o.set, func(c *config.Config) { c.NATS.URL, c.Roles = url, names })
 	}
 }
 
+// Whole keeps the Weir in one process where tests run on several, and says why.
+func Whole(why string) Option { return func(o *options) { o.whole = why } }
+
 // Log has a Weir in the test's own process log to h. Default: warnings, to the
 // test's log.
-func Log(h slog.Handler) Option { return func(o *options) { o.log = h } }
+func Log(h slog.Handler) Option {
+	return func(o *options) { o.log, o.whole = h, "its log is read" }
+}
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
@@ -114,6 +119,8 @@ type Weir struct {
 	o  *options
 	in *inner // the one that runs; changes with Restart
 
+	parts []*Weir // of a Split one, a role each, in the order they end
+
 	mu        sync.Mutex // guards publisher
 	publisher *mqttclient.Client
 	clients   int
@@ -130,10 +137,14 @@ type inner struct {
 	stderr *tail
 }
 
-// Start runs a Weir in this process until the test ends.
+// Start runs a Weir in this process until the test ends. With WEIR_TEST_SPLIT=1
+// it is Split, so that one suite tests both.
 func Start(t testing.TB, opts ...Option) *Weir {
 	t.Helper()
 	w := &Weir{t: t, o: build(t, opts)}
+	if split() {
+		return w.split(opts)
+	}
 	w.Begin()
 	t.Cleanup(func() {
 		if w.in != nil {
@@ -146,6 +157,10 @@ func Start(t testing.TB, opts ...Option) *Weir {
 // Begin starts the Weir again after Stop.
 func (w *Weir) Begin() {
 	w.t.Helper()
+	if w.parts != nil {
+		w.beginParts()
+		return
+	}
 	cfg := w.o.config()
 	if err := cfg.Validate(); err != nil {
 		w.t.Fatal(err)
@@ -183,6 +198,12 @@ func (w *Weir) Stop() {
 	w.dropPublisher()
 	in := w.in
 	w.in = nil
+	if w.parts != nil {
+		for _, p := range w.parts {
+			p.Stop()
+		}
+		return
+	}
 	if in.cmd != nil {
 		_ = in.cmd.Process.Signal(syscall.SIGTERM)
 	} else {
@@ -201,7 +222,7 @@ func (w *Weir) Stop() {
 // Restart stops the Weir and starts it on the same folder.
 func (w *Weir) Restart() {
 	w.t.Helper()
-	child := w.in.cmd != nil
+	child := w.in.cmd != nil || w.parts != nil
 	w.Stop()
 	if child {
 		w.BeginProcess()
@@ -214,6 +235,9 @@ func (w *Weir) Restart() {
 func Process(t testing.TB, opts ...Option) *Weir {
 	t.Helper()
 	w := &Weir{t: t, o: build(t, opts)}
+	if split() && len(w.o.roles) == 0 {
+		return w.split(opts)
+	}
 	w.BeginProcess()
 	t.Cleanup(func() {
 		if w.in != nil {
@@ -226,15 +250,32 @@ func Process(t testing.TB, opts ...Option) *Weir {
 // BeginProcess starts the child process again after Kill or Stop.
 func (w *Weir) BeginProcess() {
 	w.t.Helper()
+	if w.parts != nil {
+		w.beginParts()
+		return
+	}
+	w.await(w.launch())
+}
+
+// launched is a child process that may not be ready yet.
+type launched struct {
+	*inner
+	ready chan error
+}
+
+// launch starts the child process.
+func (w *Weir) launch() *launched {
+	w.t.Helper()
 	cfg := filepath.Join(w.t.TempDir(), "weir.yaml")
 	c := w.o.config()
 	if err := os.WriteFile(cfg, c.File(true), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := exec.Command(Binary(w.t), "dev", "-o", "json", "--config", cfg)
-	if len(w.o.roles) > 0 {
-		cmd = exec.Command(Binary(w.t), "serve", "--config", cfg, "--role", strings.Join(w.o.roles, ","))
+	command := []string{"dev", "-o", "json"}
+	if !w.o.dev {
+		command = []string{"serve"}
 	}
+	cmd := exec.Command(Binary(w.t), append(command, "--config", cfg)...)
 	cmd.Env = append(os.Environ(), w.o.env...)
 	cmd.SysProcAttr = childAttr()
 	in := &inner{cmd: cmd, done: make(chan struct{}), stderr: &tail{}}
@@ -246,18 +287,18 @@ func (w *Weir) BeginProcess() {
 	// The kernel ends the child with the thread that started it: one that lives as
 	// long as the child.
 	started := make(chan error, 1)
-	ready := make(chan error, 1)
+	l := &launched{in, make(chan error, 1)}
 	go ownThread(func() {
 		err := cmd.Start()
 		started <- err
 		if err != nil {
 			return
 		}
-		if len(w.o.roles) == 0 {
+		if w.o.dev {
 			d := json.NewDecoder(bufio.NewReader(out))
-			ready <- d.Decode(&in.ends)
+			l.ready <- d.Decode(&in.ends)
 		} else {
-			go func() { ready <- in.served(w.o.dir) }()
+			go func() { l.ready <- in.served(w.o.dir) }()
 		}
 		_, _ = io.Copy(io.Discard, out)
 		in.err = cmd.Wait()
@@ -266,17 +307,23 @@ func (w *Weir) BeginProcess() {
 	if err := <-started; err != nil {
 		w.t.Fatal(err)
 	}
+	return l
+}
+
+// await returns once the child is ready.
+func (w *Weir) await(l *launched) {
+	w.t.Helper()
 	select {
-	case err := <-ready:
+	case err := <-l.ready:
 		if err != nil {
-			<-in.done
-			w.t.Fatalf("weir did not start: %v%s", in.err, in.output())
+			<-l.done
+			w.t.Fatalf("weir did not start: %v%s", l.err, l.output())
 		}
 	case <-time.After(patience):
-		_ = cmd.Process.Kill()
-		w.t.Fatalf("weir does not get ready%s", in.output())
+		_ = l.cmd.Process.Kill()
+		w.t.Fatalf("weir does not get ready%s", l.output())
 	}
-	w.in = in
+	w.in = l.inner
 }
 
 // served waits until the child says where it is reached.
@@ -310,6 +357,14 @@ func (w *Weir) Freeze() {
 // Kill ends the child process with SIGKILL.
 func (w *Weir) Kill() {
 	w.t.Helper()
+	if w.parts != nil {
+		for _, p := range w.parts {
+			p.Kill()
+		}
+		w.in = nil
+		w.dropPublisher()
+		return
+	}
 	if w.in == nil || w.in.cmd == nil {
 		w.t.Fatal("Kill: not a child process")
 	}

@@ -371,7 +371,7 @@ func TestASecondProcessIsRefused(t *testing.T) {
 }
 
 func TestPace(t *testing.T) {
-	p := newPace()
+	p := newPace(false)
 	if p.batchPays(1) || p.batchPays(12) || !p.batchPays(13) {
 		t.Fatal("a fast disk")
 	}

@@ -66,9 +66,10 @@ type Store struct {
 	idle   []*conn       // for requests and reads, of generation gen
 	closed bool
 
-	wake chan struct{} // tells Run that broken was set
-	disk disk
-	wrap func(net.Conn) net.Conn // tests put a fault between
+	wake    chan struct{} // tells Run that broken was set
+	disk    disk
+	staging string                  // folder in memory for batches that are not committed; "": none
+	wrap    func(net.Conn) net.Conn // tests put a fault between
 
 	cursors atomic.Int32 // open ones
 }
@@ -149,10 +150,12 @@ func (s *Store) start() error {
 	// The limit of the server lies above that of the streams: a stream answers
 	// when it is full, the server's limit would fail a commit half way.
 	limit := min(s.maxDir+s.maxDir/4+1<<30, int64(s.disk.size/100*95))
+	s.openStaging()
 	srv, err := startServer(s.o, s.gate, limit)
 	if err != nil {
 		return err
 	}
+	s.stageAll()
 	if a := srv.Addr(); a != nil && s.o.ListenAddr != "" {
 		s.o.ListenAddr = a.String() // the same port after reopening
 	}
@@ -221,6 +224,7 @@ func (s *Store) Close() error {
 	if srv != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
+		s.dropStaging()
 	}
 	s.unlock()
 	if s.o.Durability == Memory && strings.Contains(filepath.Base(s.o.Dir), "weir-memory-") {
@@ -448,6 +452,7 @@ func (s *Store) Ensure(c StreamConfig) (map[string]string, StreamState, error) {
 	default:
 		return nil, StreamState{}, errs.E(op, errs.Unavailable, fmt.Errorf("stream %s: %w", c.Name, err))
 	}
+	s.stage(c.Name)
 	return info.Config.Metadata, info.State, nil
 }
 
