@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -262,79 +261,46 @@ const fails = async (p, cls, text) => assert.rejects(p, e => { assert(typeof cls
 	}
 }
 
-// The AWS guide's tutorial, with the AWS CLI: a thing with certificate and policy,
-// a rule that republishes, a shadow.
-func TestAWSCLITutorial(t *testing.T) {
+// The tutorials of the AWS guide, with the AWS CLI: see testdata/tutorials.sh.
+func TestAWSCLITutorials(t *testing.T) {
 	if testing.Short() {
 		t.Skip("other people's programs")
 	}
-	cli := tool(t, "aws", "awscli")
-	w := weirtest.Start(t)
+	tool(t, "aws", "awscli")
+	w := weirtest.Start(t, weirtest.Key("listen.mux", "localhost:0"))
 	k := accessKey(t, w)
-	run := func(args ...string) (map[string]any, string) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, cli, append([]string{"--endpoint-url", w.Endpoints().API, "--output", "json"}, args...)...)
-		cmd.Env = append(cmd.Environ(), "AWS_ACCESS_KEY_ID="+k.ID, "AWS_SECRET_ACCESS_KEY="+k.Secret, "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
-			"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
-		cmd.Dir = t.TempDir()
-		var out, errs bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &errs
-		err := cmd.Run()
-		var v map[string]any
-		if out.Len() > 0 {
-			if e := json.Unmarshal(out.Bytes(), &v); e != nil {
-				v = nil // a binary answer
-			}
-		}
-		if err != nil && errs.Len() == 0 {
-			t.Fatalf("aws %v: %v", args, err)
-		}
-		return v, strings.TrimSpace(errs.String())
-	}
-	must := func(args ...string) map[string]any {
-		t.Helper()
-		v, errs := run(args...)
-		if errs != "" {
-			t.Fatalf("aws %v: %s", args, errs)
-		}
-		return v
-	}
-	must("iot", "create-thing", "--thing-name", "MyIotThing")
-	cert := must("iot", "create-keys-and-certificate", "--set-as-active", "--certificate-pem-outfile", "c.pem", "--public-key-outfile", "p.key", "--private-key-outfile", "k.key")["certificateArn"].(string)
-	must("iot", "create-policy", "--policy-name", "MyIotPolicy", "--policy-document",
-		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Publish","iot:Receive","iot:Subscribe","iot:Connect"],"Resource":["*"]}]}`)
-	must("iot", "attach-policy", "--policy-name", "MyIotPolicy", "--target", cert)
-	must("iot", "attach-thing-principal", "--thing-name", "MyIotThing", "--principal", cert)
-	must("iot", "create-topic-rule", "--rule-name", "wx_data", "--topic-rule-payload",
-		`{"sql":"SELECT topic(2) as device_id, temperature FROM 'device/+/data'","actions":[{"republish":{"topic":"device/data/temp","roleArn":"arn:aws:iam::123456789012:role/r"}}]}`)
-	sub := w.Subscribe("device/data/temp")
-	// Both versions of the CLI read a file as it is.
-	file := func(name, content string) string {
-		t.Helper()
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"policy.json":    `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Publish","iot:Subscribe","iot:Receive","iot:Connect"],"Resource":["*"]}]}`,
+		"republish.json": `{"sql":"SELECT topic(2) as device_id, temperature FROM 'device/+/data'","actions":[{"republish":{"topic":"device/data/temp","roleArn":"arn:aws:iam::123456789012:role/republish_role"}}]}`,
+		"myrule.json":    `{"sql":"SELECT * FROM 'iot/test'","ruleDisabled":false,"awsIotSqlVersion":"2016-03-23","actions":[{"s3":{"roleArn":"arn:aws:iam::123456789012:role/aws_iot_s3","bucketName":"my-bucket","key":"myS3Key"}}]}`,
+		"message.json":   `{"temperature": 28, "humidity": 80, "barometer": 1013}`,
+		"shadow.json":    `{"state":{"desired":{"ColorRGB":[255,255,0]}}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return "fileb://" + path
 	}
-	must("iot-data", "publish", "--topic", "device/22/data", "--payload", file("message", `{"temperature": 28, "humidity": 80}`))
+	script := ok(t, func() (string, error) { return filepath.Abs("testdata/tutorials.sh") })
+	runner := ok(t, func() (string, error) { return filepath.Abs("testdata/tutorials.py") })
+	sub := w.Subscribe("device/data/temp", "$aws/things/MyLightBulb/shadow/update/accepted")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "python3", runner, script, w.Endpoints().API)
+	cmd.Env = append(cmd.Environ(), "AWS_ACCESS_KEY_ID="+k.ID, "AWS_SECRET_ACCESS_KEY="+k.Secret, "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
+		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_MAX_ATTEMPTS=1")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 	if m := sub.Next(); string(m.Payload) != `{"device_id":"22","temperature":28}` {
 		t.Errorf("%s", m.Payload)
 	}
-	must("iot-data", "update-thing-shadow", "--thing-name", "MyIotThing", "--payload", file("shadow", `{"state":{"desired":{"ColorRGB":[255,255,0]}}}`), "/dev/null")
-	if v := must("iot", "describe-thing", "--thing-name", "MyIotThing"); v["version"] != 1.0 {
-		t.Errorf("%v", v)
+	if m := sub.Next(); !strings.Contains(string(m.Payload), `"ColorRGB":[255,255,0]`) {
+		t.Errorf("%s", m.Payload)
 	}
-	if v := must("iot", "list-thing-principals", "--thing-name", "MyIotThing"); len(v["principals"].([]any)) != 1 {
-		t.Errorf("%v", v)
-	}
-	if _, errs := run("iot", "delete-thing", "--thing-name", "MyIotThing"); !strings.Contains(errs, "(InvalidRequestException)") {
-		t.Errorf("deleting a thing with a certificate: %s", errs)
-	}
-	if _, errs := run("iot", "create-job", "--job-id", "j", "--targets", account+"thing/MyIotThing"); !strings.Contains(errs, "(NotImplementedException)") || !strings.Contains(errs, "CreateJob") {
-		t.Errorf("jobs: %s", errs)
+	if _, err := os.Stat(filepath.Join(dir, "private.pem.key")); err != nil {
+		t.Error(err)
 	}
 }
 
