@@ -84,7 +84,9 @@ func Whole(why string) Option { return func(o *options) { o.whole = why } }
 
 // Log has a Weir in the test's own process log to h. Default: warnings, to the
 // test's log.
-func Log(h slog.Handler) Option { return func(o *options) { o.log = h } }
+func Log(h slog.Handler) Option {
+	return func(o *options) { o.log, o.whole = h, "its log is read" }
+}
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
