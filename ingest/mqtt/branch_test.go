@@ -197,6 +197,65 @@ func TestGroupOverGateways(t *testing.T) {
 	}
 }
 
+// A group whose members' sessions have all ended while they were away is taken
+// out of the store; one that somebody can come back to is not.
+func TestGroupThatNobodyComesBackTo(t *testing.T) {
+	r := gateway(t, natstest.Start(t).URL())
+	const key = "$share/g/t"
+	stored := func() bool {
+		_, value, err := r.s.fenced().read(t.Context(), shareKey+key)
+		return err == nil && len(value) > 0
+	}
+	p, _ := r.resume(5, "kept")
+	p.subscribe(key)
+	r.leave(p, "kept")
+	eventually(t, "the group is nobody's", func() bool { return r.group(key) == nil })
+	if err := r.s.sweepShares(t.Context()); err != nil || !stored() {
+		t.Fatal("the group is gone: ", err)
+	}
+	r.leave(r.connect(5, "kept"), "kept") // with a clean start
+	if err := r.s.sweepShares(t.Context()); err != nil || stored() {
+		t.Fatal("the group is there: ", err)
+	}
+}
+
+// What a gateway that was alone has kept of a group is found when it is one of
+// several.
+func TestGroupOfAGatewayThatWasAlone(t *testing.T) {
+	url := natstest.Start(t).URL()
+	alone := gateway(t, url, func(o *Options) { o.Conn = nil })
+	p, _ := alone.resume(5, "kept")
+	p.subscribe("$share/g/t")
+	pub := alone.connect(4, "pub")
+	pub.send1("t", 0, 1)
+	p.collect(1)
+	alone.leave(p, "kept")
+	pub.send1("t", 1, 20)
+	alone.stop()
+	one, two := gateway(t, url), gateway(t, url)
+	know(t, one, two)
+	other := two.connect(5, "other")
+	other.subscribe("$share/g/t")
+	y := newTally()
+	for range 19 {
+		d := other.delivery()
+		y.take("other", d)
+		other.ack(d.pid)
+	}
+	y.once(t)
+	back, present := one.resume(5, "kept")
+	if !present {
+		t.Fatal("no session")
+	}
+	eventually(t, "it is a member", func() bool { return one.tenure("$share/g/t") == tenureBranch })
+	two.connect(4, "pub").send1("t", 20, 40)
+	for range 10 {
+		y.take("other", other.collect(1)[0])
+		y.take("kept", back.collect(1)[0])
+	}
+	y.once(t)
+}
+
 // A gateway with members of a group is killed, the owner of the group and one
 // that is not: what its members were sent and have not acknowledged, and all
 // that comes after, goes to the member that is left.
