@@ -25,7 +25,9 @@
 // its subscriptions, a cursor a partition and the window of what is in flight
 // (record.go). Nothing is queued for a client that is away. When it comes back
 // (resume.go) it is a slow session at its cursor: it is sent again what it had
-// not acknowledged, reads what it has missed, and joins the router.
+// not acknowledged, reads what it has missed, and joins the router. A
+// subscription that was replaced meanwhile still brings what it was to
+// (replaced.go).
 //
 // The server loop is Weir's own, over the packet codec of mochi-mqtt. That
 // server's hooks cannot hold what the gateway promises: it acknowledges a

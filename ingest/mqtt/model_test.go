@@ -734,7 +734,7 @@ func (c *modelClient) deliveredShared(d delivery) {
 			if m.qos != d.qos || d.retain {
 				c.w.fail(c, "%v, want QoS %d", d, m.qos)
 			}
-			if !g.members[c] && !m.loose {
+			if !g.members[c] {
 				c.w.fail(c, "%v, and is not in the group", d)
 			}
 			g.had[d.payload] = true
