@@ -654,6 +654,7 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 	var found []*modelMessage
 	look := func(l *[]*modelMessage) {
 		var best *modelMessage
+		most := 0
 		for _, m := range *l {
 			if m.pid != 0 || m.oldPid != 0 || m.topic != d.topic || m.payload != d.payload || m.qos != d.qos && !m.loose {
 				continue
@@ -665,12 +666,15 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 			if !flag && !m.either {
 				continue
 			}
-			if best == nil || best.qos != d.qos {
-				best = m
+			score := 0
+			if m.qos == d.qos {
+				score += 2
 			}
-			if m.qos == d.qos && !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
-				best = m
-				break
+			if !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
+				score++
+			}
+			if best == nil || score > most {
+				best, most = m, score
 			}
 		}
 		if best != nil {
