@@ -99,6 +99,10 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("certificate %s: %s", r.Certificate, r.Text)
 }
 
+// JustRegistered tells that the certificate was registered by this attempt, which
+// is refused all the same.
+func (r *Refusal) JustRegistered() bool { return r.Reason == reasonRegistered }
+
 // NewRegistered returns the Authenticator.
 func NewRegistered(o RegisteredOptions) (*Registered, error) {
 	if o.Directory == nil || o.Policies == nil {
@@ -164,7 +168,7 @@ func (r *Registered) admit(ctx context.Context, c *Connection) (*Session, string
 		}
 	}
 	facts, thing := r.facts(c, leaf, id), claimedThing(c)
-	s, err := r.o.Policies.NewSession(func() (Standing, error) { return r.standing(id, leaf.NotAfter, facts, thing) })
+	s, err := r.o.Policies.NewSession(id, func() (Standing, error) { return r.standing(id, leaf.NotAfter, facts, thing) })
 	if err != nil {
 		var refusal *Refusal
 		if errors.As(err, &refusal) && refusal.Reason == reasonPending {

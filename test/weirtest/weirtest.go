@@ -84,7 +84,9 @@ func Whole(why string) Option { return func(o *options) { o.whole = why } }
 
 // Log has a Weir in the test's own process log to h. Default: warnings, to the
 // test's log.
-func Log(h slog.Handler) Option { return func(o *options) { o.log = h } }
+func Log(h slog.Handler) Option {
+	return func(o *options) { o.log, o.whole = h, "its log is read" }
+}
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
@@ -106,6 +108,7 @@ func build(t testing.TB, opts []Option) *options {
 func (o *options) config() *config.Config {
 	c := config.Default(true)
 	c.DataDir, c.Durability = o.dir, "os"
+	c.Provisioning.KeysAhead = 2 // a core has something else to do in a test
 	for _, a := range []*string{&c.Listen.MQTT, &c.Listen.MQTTS, &c.Listen.HTTPS, &c.Listen.Mux, &c.Listen.API, &c.Listen.NATS} {
 		*a = "127.0.0.1:0"
 	}
