@@ -182,6 +182,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.serve(w, r, func() (Service, error) {
+		if len(r.TransferEncoding) > 0 {
+			// Clients sign the whole body and know its length. With both, two servers
+			// may disagree where it ends.
+			return "", &Error{Code: "MissingContentLengthException", Message: "You must provide the Content-Length HTTP header."}
+		}
 		if !signed(r) {
 			return "", &Error{Code: "MissingAuthenticationTokenException", Message: "Missing Authentication Token"}
 		}

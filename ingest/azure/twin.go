@@ -35,15 +35,21 @@ func (d *Device) respond(status int, q query, version uint64, body []byte) {
 
 // refuse answers a request for the twin with what went wrong.
 func (d *Device) refuse(q query, err error) {
-	status := statusOf(err)
-	switch status {
-	case 413:
-		status = 400
-	case 409:
-		status = 412
-	}
+	status := twinStatus(err)
 	body, _ := json.Marshal(map[string]any{"errorCode": status * 1000, "message": errs.Text(err)})
 	d.respond(status, q, 0, body)
+}
+
+// twinStatus is an error as a device hears of it: it knows 400, 412, 429 and 5xx.
+func twinStatus(err error) int {
+	switch status := statusOf(err); status {
+	case 413:
+		return 400
+	case 409:
+		return 412
+	default:
+		return status
+	}
 }
 
 // read returns a twin, an empty one where there is none yet.

@@ -61,6 +61,7 @@ type client struct {
 	connection int64         // version number of lifecycle events
 	keeps      bool          // CONNECT asked for a session that outlives the connection
 	expiry     time.Duration // of that session; the read loop changes it at a DISCONNECT
+	known      bool          // it does not count any more among those that are not
 	answered   bool          // a CONNACK that refuses has been written
 	willDelay  time.Duration // of the will, behind the end of the connection
 	kept       *storedWill   // the will as it is stored; nil: it is not
@@ -140,7 +141,7 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
 	f, failed := c.establish(e)
-	s.guard.Leave(c.remote.Addr(), failed)
+	c.identified(failed)
 	s.mu.Lock()
 	delete(s.waiting, nc)
 	s.mu.Unlock()
@@ -183,6 +184,15 @@ func (c *client) over() {
 		p.Ended()
 	}
 	c.cancel()
+}
+
+// identified takes the connection out of those whose client has not said who it
+// is: it has, or could not.
+func (c *client) identified(failed bool) {
+	if !c.known {
+		c.known = true
+		c.s.guard.Leave(c.remote.Addr(), failed)
+	}
 }
 
 // establish takes the connection up to a CONNACK that accepts it. failed tells
@@ -315,6 +325,8 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	if !s.may(principal, auth.Connect, id) {
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
+	// What is left may take a moment in a crowd, which is no reason to let fewer in.
+	c.identified(false)
 	if n := s.rates.Connects; n > 0 && !s.connects.try(c.key, n, s.now()) {
 		return c.violation("connect_rate", codeConnectRate, "more CONNECTs of this client id than a second allows"), false
 	}
