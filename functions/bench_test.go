@@ -42,6 +42,10 @@ func BenchmarkWarm(b *testing.B) {
 		deploy(b, s, "echo", functions.Config{Runtime: "wasm"}, zipped(b, file{"main.wasm", string(module(1, "")), 0o644}))
 		measure(b, s, "echo", []byte(`{"n":1}`))
 	})
+	b.Run("wasm-go", func(b *testing.B) {
+		deploy(b, s, "level", functions.Config{Runtime: "wasm"}, wasmFunction(b))
+		measure(b, s, "level", []byte(`{"level":1}`))
+	})
 	b.Run("provided", func(b *testing.B) {
 		deploy(b, s, "celsius", functions.Config{Runtime: "provided"}, goFunction(b))
 		measure(b, s, "celsius", []byte(`{"fahrenheit":1}`))

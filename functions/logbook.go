@@ -45,13 +45,10 @@ func (b *logbook) add(l LogLine) {
 	l.n = b.count
 	b.lines = append(b.lines, l)
 	b.size += len(l.Text)
-	drop := 0
-	for len(b.lines)-drop > manyLines || b.size > maxLines {
-		b.size -= len(b.lines[drop].Text)
-		drop++
-	}
-	if drop > 0 {
-		b.lines = append(b.lines[:0:0], b.lines[drop:]...)
+	for len(b.lines) > manyLines || b.size > maxLines {
+		b.size -= len(b.lines[0].Text)
+		b.lines[0] = LogLine{}
+		b.lines = b.lines[1:] // append copies what is left, once in a while
 	}
 	close(b.more)
 	b.more = make(chan struct{})

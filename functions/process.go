@@ -3,13 +3,9 @@ package functions
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"maps"
-	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -52,15 +48,9 @@ func (r *processes) invoke(ctx context.Context, inv *invocation) (result, error)
 		// The time to begin is not the function's.
 		inv.deadline = r.s.now().Add(inv.timeout)
 	}
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), inv.timeout)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), errClosing) {
-			cancel()
-		}
-	})
+	stop := context.AfterFunc(ctx, env.p.Kill)
 	defer stop()
-	res := env.run(wait, inv)
+	res := env.run(ctx, inv)
 	res.init = began
 	if inv.tail != nil {
 		res.peak = env.p.Peak() // a file is read for it
@@ -111,6 +101,30 @@ func (r *processes) reap(before time.Time) {
 	}
 }
 
+// idleSince returns when the environment that is idle longest was used last.
+func (r *processes) idleSince() (used time.Time, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.idle) == 0 {
+		return used, false
+	}
+	return r.idle[0].used, true
+}
+
+// evict ends the environment that is idle longest, where there is one.
+func (r *processes) evict() {
+	r.mu.Lock()
+	var env *environment
+	if len(r.idle) > 0 {
+		env = r.idle[0]
+		r.idle = slices.Delete(r.idle, 0, 1)
+	}
+	r.mu.Unlock()
+	if env != nil {
+		env.end()
+	}
+}
+
 func (r *processes) close() {
 	r.mu.Lock()
 	r.closed = true
@@ -154,11 +168,12 @@ func (r *processes) start(ctx context.Context, inv *invocation) (*environment, *
 		return nil, nil, err
 	}
 	env := &environment{
-		s: r.s, p: p, logs: r.logs, logger: r.s.logger, asks: make(chan struct{}, 1), hand: make(chan *invocation), said: make(chan result, 1),
+		s: r.s, p: p, logs: r.logs, asks: make(chan struct{}, 1), said: make(chan result, 1),
 		read: make(chan struct{}), secrets: secrets, private: cfg.Network == sandbox.Open,
 	}
 	env.current.Store(inv)
 	env.serve()
+	defer r.s.host.Prepare() // for the next one, once this one needs the processor no more
 	limit := time.NewTimer(r.s.o.InitTime)
 	defer limit.Stop()
 	fail := func(res result) (*environment, *result, error) {
@@ -250,60 +265,36 @@ type environment struct {
 	s       *Service
 	p       *sandbox.Process
 	logs    *logbook
-	logger  *slog.Logger
-	srv     *http.Server
+	over    context.Context // ends with it
+	close   context.CancelFunc
 	served  sync.WaitGroup
 	read    chan struct{} // closed when the output has ended
 	pending pendingOutput
 	secrets []string
 	private bool // others can reach the listener
 
-	used    time.Time        // guarded by processes.mu
-	current value            // the invocation under way, or the last one
-	asks    chan struct{}    // it asks for an event
-	hand    chan *invocation // to the request that asks
-	said    chan result      // what it said of the current one
+	used    time.Time     // guarded by processes.mu
+	current value         // the invocation under way, or the last one
+	asks    chan struct{} // has one when another connection asks for an event
+	said    chan result   // what it said of the current one
 
-	mu   sync.Mutex
-	busy string // id of the invocation that has no answer; guarded by mu
-	done bool   // no answer is taken any more; guarded by mu
-	once sync.Once
+	mu        sync.Mutex
+	askers    []*connection // that wait for an event; guarded by mu
+	busy      string        // id of the invocation that has no answer; guarded by mu
+	answering bool          // the answer to busy is being read; guarded by mu
+	began     bool          // it has asked for an event; guarded by mu
+	done      bool          // no answer is taken any more; guarded by mu
+	once      sync.Once
 }
 
 // serve serves the Runtime API and reads the output until end.
 func (e *environment) serve() {
-	e.srv = &http.Server{Handler: e, ErrorLog: slog.NewLogLogger(e.logger.Handler(), slog.LevelDebug), MaxHeaderBytes: 1 << 20}
-	l := e.p.Listener
-	if e.private {
-		l = &ownListener{l, e.p}
-	}
-	e.served.Add(2)
-	go func() {
-		defer e.served.Done()
-		_ = e.srv.Serve(l)
-	}()
-	go func() {
-		defer e.served.Done()
+	e.over, e.close = context.WithCancel(context.Background())
+	e.served.Go(func() { e.accept(e.p.Listener) })
+	e.served.Go(func() {
 		defer close(e.read)
 		e.output()
-	}()
-}
-
-// ownListener takes connections of the program alone.
-type ownListener struct {
-	net.Listener
-	p *sandbox.Process
-}
-
-// Accept implements net.Listener.
-func (l *ownListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil || l.p.Owns(c) {
-			return c, err
-		}
-		c.Close()
-	}
+	})
 }
 
 func (e *environment) alive() bool {
@@ -322,7 +313,8 @@ func (e *environment) end() {
 	e.once.Do(func() {
 		e.p.Kill()
 		<-e.p.Done()
-		e.srv.Close()
+		e.p.Listener.Close()
+		e.close()
 		// What the program's own descendants might still hold is not waited for.
 		select {
 		case <-e.read:
@@ -335,22 +327,35 @@ func (e *environment) end() {
 	})
 }
 
-// run gives inv to the program and waits for its answer, until ctx ends: then the
-// program ends too.
+// run gives inv to the program and waits for its answer, until its time is up or
+// ctx ends: then the program ends too.
 func (e *environment) run(ctx context.Context, inv *invocation) result {
 	e.current.Store(inv)
+	late := time.NewTimer(inv.timeout)
+	defer late.Stop()
 	give := func(res result) result {
 		e.mu.Lock()
 		e.done = true
 		e.mu.Unlock()
 		return res
 	}
-	select {
-	case e.hand <- inv:
-	case <-e.p.Done():
-		return give(e.exited(inv))
-	case <-ctx.Done():
-		return give(timedOut(inv))
+	for {
+		if c := e.asker(inv); c != nil {
+			if c.event(inv) == nil {
+				break
+			}
+			c.Close() // it has gone; the program may ask again
+			continue
+		}
+		select {
+		case <-e.asks:
+		case <-e.p.Done():
+			return give(e.exited(inv))
+		case <-late.C:
+			return give(timedOut(inv))
+		case <-ctx.Done():
+			return give(timedOut(inv))
+		}
 	}
 	select {
 	case res := <-e.said:
@@ -365,6 +370,8 @@ func (e *environment) run(ctx context.Context, inv *invocation) result {
 		default:
 		}
 		return give(e.exited(inv))
+	case <-late.C:
+		return give(timedOut(inv))
 	case <-ctx.Done():
 		return give(timedOut(inv))
 	}
@@ -376,173 +383,6 @@ func (e *environment) exited(inv *invocation) result {
 		return failed(inv.id, typeMemory, "Runtime exited with error: %s: the memory limit was reached", e.p.Exit())
 	}
 	return failed(inv.id, typeExit, "Runtime exited with error: %s", e.p.Exit())
-}
-
-// Headers of the Runtime API. Source: AWS Lambda developer guide, "AWS Lambda
-// runtime API".
-const (
-	headerID       = "Lambda-Runtime-Aws-Request-Id"
-	headerDeadline = "Lambda-Runtime-Deadline-Ms"
-	headerARN      = "Lambda-Runtime-Invoked-Function-Arn"
-	headerTrace    = "Lambda-Runtime-Trace-Id"
-	headerClient   = "Lambda-Runtime-Client-Context"
-	headerErrType  = "Lambda-Runtime-Function-Error-Type"
-	apiRoot        = "/2018-06-01/runtime/"
-)
-
-// ServeHTTP is the Runtime API.
-func (e *environment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path, ok := strings.CutPrefix(r.URL.Path, apiRoot)
-	switch {
-	case !ok:
-		apiError(w, http.StatusNotFound, "NotFound", "there is no "+r.URL.Path)
-	case path == "invocation/next" && r.Method == http.MethodGet:
-		e.next(w, r)
-	case path == "init/error" && r.Method == http.MethodPost:
-		e.failed(w, r, "")
-	case strings.HasPrefix(path, "invocation/") && r.Method == http.MethodPost:
-		id, what, _ := strings.Cut(strings.TrimPrefix(path, "invocation/"), "/")
-		switch what {
-		case "response":
-			e.answered(w, r, id)
-		case "error":
-			e.failed(w, r, id)
-		default:
-			apiError(w, http.StatusNotFound, "NotFound", "there is no "+r.URL.Path)
-		}
-	default:
-		apiError(w, http.StatusNotFound, "NotFound", "there is no "+r.Method+" "+r.URL.Path)
-	}
-}
-
-func apiError(w http.ResponseWriter, status int, kind, text string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(failure{kind, text})
-}
-
-func accepted(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusAccepted)
-	_, _ = io.WriteString(w, `{"status":"OK"}`+"\n")
-}
-
-// next waits for the next event.
-func (e *environment) next(w http.ResponseWriter, r *http.Request) {
-	e.mu.Lock()
-	if e.busy != "" {
-		// It goes on without having answered: the answer will not come.
-		id := e.busy
-		e.busy = ""
-		e.tell(failed(id, typeInvalid, "the runtime asked for the next event without having answered this one"))
-	}
-	e.mu.Unlock()
-	select {
-	case e.asks <- struct{}{}:
-	default:
-	}
-	select {
-	case inv := <-e.hand:
-		e.mu.Lock()
-		e.busy = inv.id
-		e.mu.Unlock()
-		h := w.Header()
-		h["Content-Type"] = []string{"application/json"}
-		h[headerID] = []string{inv.id}
-		h[headerDeadline] = []string{strconv.FormatInt(inv.deadline.UnixMilli(), 10)}
-		h[headerARN] = []string{inv.arn}
-		h[headerTrace] = []string{inv.trace}
-		if inv.client != "" {
-			h[headerClient] = []string{inv.client}
-		}
-		h["Content-Length"] = []string{strconv.Itoa(len(inv.payload))}
-		_, _ = w.Write(inv.payload)
-	case <-r.Context().Done():
-	}
-}
-
-// tell brings res to run; e.mu is held.
-func (e *environment) tell(res result) {
-	if e.done {
-		return
-	}
-	select {
-	case e.said <- res:
-	default:
-	}
-}
-
-// answered takes the answer of the invocation id.
-func (e *environment) answered(w http.ResponseWriter, r *http.Request, id string) {
-	e.mu.Lock()
-	mine := id != "" && id == e.busy
-	e.mu.Unlock()
-	if !mine {
-		apiError(w, http.StatusBadRequest, "InvalidRequestID", "the invocation is not this environment's")
-		return
-	}
-	body, err := readBody(r, maxAnswer)
-	res := result{payload: body}
-	switch {
-	case errs.Is(err, errs.TooLarge):
-		res = tooLarge()
-	case err != nil:
-		res = failed(id, typeInvalid, "the answer broke off: %v", err)
-	case r.Trailer.Get(headerErrType) != "":
-		res = failed(id, r.Trailer.Get(headerErrType), "the function failed while it answered")
-	}
-	e.mu.Lock()
-	if e.busy == id {
-		e.busy = ""
-		e.tell(res)
-	}
-	e.mu.Unlock()
-	if res.failed && err != nil {
-		apiError(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the answer is not taken")
-		return
-	}
-	accepted(w)
-}
-
-// failed takes the error of the invocation id, or of the start where it is "".
-func (e *environment) failed(w http.ResponseWriter, r *http.Request, id string) {
-	body, err := readBody(r, maxFailure)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if id != "" && id != e.busy {
-		apiError(w, http.StatusBadRequest, "InvalidRequestID", "the invocation is not this environment's")
-		return
-	}
-	if !json.Valid(body) || err != nil {
-		kind := r.Header.Get(headerErrType)
-		if kind == "" {
-			kind = "Runtime.Unknown"
-		}
-		body, _ = json.Marshal(failure{kind, strings.ToValidUTF8(string(body[:min(len(body), 1024)]), "\ufffd")})
-	}
-	e.busy = ""
-	e.tell(result{payload: body, failed: true})
-	accepted(w)
-}
-
-const maxFailure = 256 << 10
-
-// readBody reads at most max bytes. Errors: errs.TooLarge.
-func readBody(r *http.Request, max int64) ([]byte, error) {
-	if r.ContentLength > max {
-		return nil, errs.Errorf("functions.readBody", errs.TooLarge, "%d bytes", r.ContentLength)
-	}
-	var buf []byte
-	if r.ContentLength > 0 {
-		buf = make([]byte, r.ContentLength)
-		_, err := io.ReadFull(r.Body, buf)
-		return buf, err
-	}
-	buf, err := io.ReadAll(io.LimitReader(r.Body, max+1))
-	if int64(len(buf)) > max {
-		return nil, errs.Errorf("functions.readBody", errs.TooLarge, "more than %d bytes", max)
-	}
-	return buf, err
 }
 
 // output reads what the program writes, line by line.

@@ -44,6 +44,10 @@ type Options struct {
 	// for isolation none. weir serve sets it; weir dev warns.
 	RequireIsolation bool
 
+	// Isolation is what this machine was found to isolate; nil: it is tried when it
+	// must be known.
+	Isolation *sandbox.Report
+
 	// Alone says that no other process runs functions on this log: queued events
 	// need no lease then.
 	Alone bool
@@ -80,6 +84,7 @@ type Service struct {
 	byName   map[string]*function
 	programs int // environments there are
 	calls    sync.WaitGroup
+	running  bool // Run runs
 	closing  bool
 	ctx      context.Context // of all invocations; ends with Run
 	cancel   context.CancelCauseFunc
@@ -166,6 +171,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.host, err = sandbox.NewHost(o.Dir, o.Hidden); err != nil {
 		return nil, err
 	}
+	if o.Isolation != nil {
+		s.host.Assume(o.Isolation)
+	}
 	if err := o.Bucket.Scan(ctx, recordPrefix, func(e kv.Entry) error { s.seen(e); return nil }); err != nil {
 		return nil, err
 	}
@@ -184,8 +192,12 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 // Run serves invocations until ctx ends; then it ends every environment.
 func (s *Service) Run(ctx context.Context) error {
 	if s.elsewhere != nil {
-		return s.elsewhere.follow(ctx)
+		s.watch(ctx)
+		return nil
 	}
+	s.mu.Lock()
+	s.running = true
+	s.mu.Unlock()
 	inner, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = s.host.Run(inner) })
@@ -306,10 +318,47 @@ func (s *Service) seen(e kv.Entry) {
 		}
 		s.byName[name] = f
 	}
+	running := s.running
 	s.mu.Unlock()
+	if running && len(e.Value) > 0 {
+		s.prepare(name)
+	}
 	for _, p := range retired {
 		p.runner.close()
 	}
+}
+
+// prepare makes the first call of a function a faster one.
+func (s *Service) prepare(name string) {
+	f, cfg, version, err := s.find(name, "")
+	switch {
+	case err != nil:
+	case cfg.process() && cfg.Isolation == sandbox.Full:
+		s.host.Prepare()
+	case cfg.Runtime == "wasm":
+		p, err := s.pool(f, cfg, version)
+		if err != nil || !s.begin() {
+			return
+		}
+		go func() {
+			defer s.calls.Done()
+			m := p.runner.(*modules)
+			if _, _, err := m.open(s.ctx); err == nil {
+				m.release()
+			}
+		}()
+	}
+}
+
+// begin counts a call in, which ends with calls.Done; false: the Service ends.
+func (s *Service) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.calls.Add(1)
+	return true
 }
 
 func same(a, b Config) bool {
@@ -446,14 +495,10 @@ func (s *Service) Call(ctx context.Context, r *Request) (*Response, error) {
 		s.metrics.throttled.WithLabelValues(f.Name).Inc()
 		return nil, err
 	}
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
+	if !s.begin() {
 		p.give()
 		return nil, errs.E(op, errs.Unavailable, errClosing)
 	}
-	s.calls.Add(1)
-	s.mu.Unlock()
 	inv := &invocation{id: r.ID, arn: s.ARN(f.Name, version), trace: r.Trace, client: r.ClientContext, payload: r.Payload, timeout: time.Duration(cfg.Timeout) * time.Second}
 	if inv.id == "" {
 		inv.id = NewID()
@@ -565,14 +610,38 @@ func (s *Service) pool(f *function, cfg Config, version string) (*pool, error) {
 	return p, nil
 }
 
-// take counts an environment in.
+// take counts an environment in. Where there are as many as may be, the idle one
+// that was used longest ago makes room.
 func (s *Service) take() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.programs >= s.o.MaxEnvironments {
+	for {
+		s.mu.Lock()
+		room := s.programs < s.o.MaxEnvironments
+		if room {
+			s.programs++
+		}
+		s.mu.Unlock()
+		if room || !s.evict() {
+			return room
+		}
+	}
+}
+
+// evict ends the idle environment that was used longest ago, of any function;
+// false: all are at work.
+func (s *Service) evict() bool {
+	var of *processes
+	var oldest time.Time
+	for _, p := range s.pools() {
+		if r, ok := p.runner.(*processes); ok {
+			if used, ok := r.idleSince(); ok && (of == nil || used.Before(oldest)) {
+				of, oldest = r, used
+			}
+		}
+	}
+	if of == nil {
 		return false
 	}
-	s.programs++
+	of.evict()
 	return true
 }
 

@@ -27,8 +27,13 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Main()
-	if len(os.Args) > 1 && os.Args[0] == "guest" {
-		guest(os.Args[1:])
+	if len(os.Args) == 4 && os.Args[0] == queueProcess {
+		n, _ := strconv.Atoi(os.Args[3])
+		if err := runQueue(os.Args[1], os.Args[2], n); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	code := m.Run()
 	if built != "" {
@@ -67,7 +72,8 @@ func openWith(t testing.TB, log *eventlog.Log, dir string, change func(*function
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := functions.Options{Bucket: b, Dir: dir, AccountID: "123456789012", Region: "us-east-1", Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute}
+	o := functions.Options{Bucket: b, Dir: dir, AccountID: "123456789012", Region: "us-east-1", Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute,
+		Isolation: report}
 	change(&o)
 	s, err := functions.Open(t.Context(), o)
 	if err != nil {
@@ -164,11 +170,15 @@ func wasmFunction(t testing.TB) []byte {
 	return zipped(t, file{"main.wasm", read(t, build(t, "main.wasm", "../examples/functions/wasm", "GOOS=wasip1", "GOARCH=wasm")), 0o644})
 }
 
+// report is what this machine permits, once a test has had it tried.
+var report *sandbox.Report
+
 // isolation is what programs of these tests run in: where the host permits no
 // sandbox they run without.
 func isolation(t testing.TB, s *functions.Service) sandbox.Isolation {
 	t.Helper()
 	r := s.Isolation(t.Context())
+	report = r
 	if len(r.Findings) == 1 && !r.Findings[0].OK {
 		t.Logf("this host permits no sandbox: %s", r.Findings[0].Detail)
 		return sandbox.None
@@ -272,19 +282,11 @@ func TestExamples(t *testing.T) {
 	})
 }
 
-// misbehaving deploys a program of this test binary that does one thing wrong.
-func misbehaving(t testing.TB, s *functions.Service, what string, change func(*functions.Config)) {
+// misbehaving deploys a program that does one thing wrong.
+func misbehaving(t testing.TB, s *functions.Service, what string, timeout int) {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := functions.Config{Runtime: "provided", Command: []string{"sh", "-c", `exec -a guest "$0" "$1"`, "./program", what}, Timeout: 1, Memory: 96}
-	cfg.Command = []string{"bash", "-c", `exec -a guest ./program ` + what}
-	if change != nil {
-		change(&cfg)
-	}
-	deploy(t, s, what, cfg, zipped(t, file{"program", read(t, exe), 0o755}))
+	program := file{"program", read(t, build(t, "misbehave", "./testdata/misbehave", "CGO_ENABLED=0")), 0o755}
+	deploy(t, s, what, functions.Config{Runtime: "provided", Command: []string{"./program", what}, Timeout: timeout, Memory: 96}, zipped(t, program))
 }
 
 func failureOf(t testing.TB, r *functions.Response) (kind, text string) {
@@ -298,34 +300,32 @@ func failureOf(t testing.TB, r *functions.Response) (kind, text string) {
 
 // What a bad function does is bounded and told, and others do not notice.
 func TestMisbehaviour(t *testing.T) {
-	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("bash is not installed")
-	}
 	s, _ := open(t, nil)
 	if isolation(t, s) != sandbox.Full {
 		t.Skip("no sandbox here")
 	}
 	memory := s.Isolation(t.Context()).Isolated()
-	deploy(t, s, "level", functions.Config{Runtime: "wasm"}, wasmFunction(t))
+	deploy(t, s, "another", functions.Config{Runtime: "wasm"}, zipped(t, file{"main.wasm", string(module(1, "")), 0o644}))
 	for _, c := range []struct {
 		what, kind, text string
+		timeout          int
 	}{
-		{"loop", "Sandbox.Timedout", "Task timed out after 1.00 seconds"},
-		{"silent", "Sandbox.Timedout", "Task timed out"},
-		{"forkbomb", "Sandbox.Timedout|Runtime.OutOfMemory", ""},
-		{"eat", "Runtime.OutOfMemory", "memory limit"},
-		{"flood", "Function.ResponseSizeTooLarge", "exceeded"},
-		{"exit", "Runtime.ExitError", "exit status 3"},
-		{"panic", "Runtime.ExitError", "exit status 2"},
-		{"skip", "Runtime.InvalidResponse", "without having answered"},
-		{"inerror", "Custom.Init", "no database"},
-		{"chatter", "", ""},
+		{"loop", "Sandbox.Timedout", "Task timed out after 1.00 seconds", 1},
+		{"silent", "Sandbox.Timedout", "Task timed out", 1},
+		{"forkbomb", "Sandbox.Timedout|Runtime.OutOfMemory", "", 2},
+		{"eat", "Runtime.OutOfMemory", "memory limit", 60},
+		{"flood", "Function.ResponseSizeTooLarge", "exceeded", 60},
+		{"exit", "Runtime.ExitError", "exit status 3", 60},
+		{"panic", "Runtime.ExitError", "exit status 2", 60},
+		{"skip", "Runtime.InvalidResponse", "without having answered", 60},
+		{"inerror", "Custom.Init", "no database", 60},
+		{"chatter", "", "", 60},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			if c.what == "eat" && !memory {
 				t.Skip("memory is not bounded on this host")
 			}
-			misbehaving(t, s, c.what, nil)
+			misbehaving(t, s, c.what, c.timeout)
 			for range 2 {
 				at := time.Now()
 				r := invoke(t, s, c.what, `{}`)
@@ -339,7 +339,7 @@ func TestMisbehaviour(t *testing.T) {
 				if took := time.Since(at); took > 30*time.Second {
 					t.Errorf("took %v", took)
 				}
-				if r := invoke(t, s, "level", `{"level":1}`); r.Error != "" {
+				if r := invoke(t, s, "another", `{}`); r.Error != "" {
 					t.Errorf("another function: %s", r.Payload)
 				}
 			}
@@ -487,7 +487,8 @@ func TestDeployment(t *testing.T) {
 }
 
 func TestMistakesInADeployment(t *testing.T) {
-	s, _ := open(t, nil)
+	own := t.TempDir()
+	s, _ := openAt(t, own, nil)
 	good := zipped(t, file{"main.wasm", string(answering("1")), 0o644})
 	for _, c := range []struct {
 		name string
@@ -511,6 +512,9 @@ func TestMistakesInADeployment(t *testing.T) {
 		{"f", functions.Config{Runtime: "wasm", Isolation: "none"}, good, "for programs"},
 		{"f", functions.Config{Runtime: "nodejs20.x", Handler: "index"}, good, "handler"},
 		{"f", functions.Config{Runtime: "provided", Mounts: []string{"/proc"}}, good, "mount"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{own}}, good, "Weir's own"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{filepath.Dir(own)}}, good, "Weir's own"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{own + "/functions/code"}}, good, "Weir's own"},
 		{"f", functions.Config{Runtime: "wasm"}, []byte("no zip"), "zip"},
 		{"f", functions.Config{Runtime: "wasm"}, zipped(t, file{"x", "", 0o644}), "main.wasm"},
 		{"f", functions.Config{Runtime: "wasm"}, zipped(t, file{"../x", "", 0o644}), "outside"},
@@ -521,61 +525,6 @@ func TestMistakesInADeployment(t *testing.T) {
 		_, err := s.Deploy(t.Context(), functions.Deployment{Name: c.name, Config: c.cfg, Package: c.pkg})
 		if !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), c.text) || s.Has("f") {
 			t.Errorf("%+v: %v", c.cfg, err)
-		}
-	}
-}
-
-// guest is a function that misbehaves, as a program of its own.
-func guest(args []string) {
-	what := args[0]
-	if what == "queue" {
-		n, _ := strconv.Atoi(args[3])
-		if err := runQueue(args[1], args[2], n); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	api := newGuestAPI()
-	switch what {
-	case "exit":
-		os.Exit(3)
-	case "inerror":
-		api.post("init/error", `{"errorType":"Custom.Init","errorMessage":"no database"}`)
-		os.Exit(1)
-	}
-	for {
-		id := api.next()
-		switch what {
-		case "loop":
-			for i := 0; ; i++ {
-				_ = i
-			}
-		case "silent":
-			select {}
-		case "forkbomb":
-			forkBomb()
-		case "eat":
-			var held [][]byte
-			for range 512 { // no more, should the limit fail
-				b := make([]byte, 1<<20)
-				for i := range b {
-					b[i] = 1
-				}
-				held = append(held, b)
-			}
-			api.post("invocation/"+id+"/response", fmt.Sprint(len(held)))
-		case "flood":
-			api.flood(id)
-		case "panic":
-			panic("a bug")
-		case "skip":
-		case "chatter":
-			line := strings.Repeat("x", 1000)
-			for range 3_000 {
-				fmt.Println(line)
-			}
-			api.post("invocation/"+id+"/response", `"done"`)
 		}
 	}
 }

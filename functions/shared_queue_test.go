@@ -28,6 +28,9 @@ func shared(o *functions.Options) {
 	o.Waits = slices.Repeat([]time.Duration{time.Millisecond}, 1000)
 }
 
+// queueProcess is argv[0] of a process that is runQueue.
+const queueProcess = "weir-queue"
+
 // runQueue is a process of its own on the NATS server at url: it accepts n events
 // for f, says so, and runs functions until its standard input ends.
 func runQueue(url, dir string, n int) error {
@@ -73,8 +76,8 @@ type child struct {
 
 func startChild(t *testing.T, url string, n int) *child {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "queue", url, t.TempDir(), fmt.Sprint(n))
-	cmd.Args[0] = "guest"
+	cmd := exec.Command(os.Args[0], url, t.TempDir(), fmt.Sprint(n))
+	cmd.Args[0] = queueProcess
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -198,4 +201,3 @@ func (r *recorder) payloads() int {
 	defer r.mu.Unlock()
 	return len(r.seen)
 }
-

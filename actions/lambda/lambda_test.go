@@ -115,6 +115,7 @@ func TestContractThere(t *testing.T) {
 			r := &recorder{}
 			s := serve(t, actiontest.NewServer(t, r).URL)
 			p := actiontest.NewServer(t, lambdaapi.New(lambdaapi.Options{Functions: s, Logger: slog.New(slog.DiscardHandler),
+				Admit:     func(*http.Request) error { return nil },
 				Authorize: func(*http.Request, []byte, string, string) error { return nil }}))
 			transport := &http.Transport{}
 			t.Cleanup(transport.CloseIdleConnections)

@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -26,17 +29,18 @@ func (a *app) azureCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "azure",
 		Short: "Devices that speak the dialect of Azure IoT Hub",
-		Long: `Keeps the device registry of the Azure dialect, and sends messages to its devices, by the
-same REST API that Azure's own clients use.`,
+		Long: `Keeps the device registry of the Azure dialect, and does what a back end does with its devices,
+by the same REST API that Azure's own clients use.`,
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	device := &cobra.Command{
-		Use: "device", Short: "Create, list, show and delete devices", Args: arguments(0, 0, ""),
+		Use: "device", Short: "Create, list, show, change and delete devices", Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	device.AddCommand(a.azureCreateCmd(), a.azureListCmd(), a.azureShowCmd(), a.azureDeleteCmd())
-	c.AddCommand(device, a.azureSASCmd(), a.azureSendCmd())
+	device.AddCommand(a.azureCreateCmd(), a.azureListCmd(), a.azureShowCmd(), a.azureRotateCmd(),
+		a.azureStatusCmd("enable", "enabled", "Let a device in again"), a.azureStatusCmd("disable", "disabled", "Shut a device out, and end its connection"), a.azureDeleteCmd())
+	c.AddCommand(device, a.azureSASCmd(), a.azureSendCmd(), a.azureFeedbackCmd(), a.azurePurgeCmd(), a.azureTwinCmd(), a.azureMethodCmd(), a.azureQueryCmd())
 	return c
 }
 
@@ -56,6 +60,11 @@ func azureConnection(e *server.Endpoints) (*azure.ConnectionString, error) {
 
 // azureCall sends a request to the REST API as the owner.
 func (a *app) azureCall(ctx context.Context, method, path string, header http.Header, body []byte, out any) error {
+	return a.azureDo(ctx, method, path, header, body, out, http.Header{})
+}
+
+// azureDo is azureCall, and fills in the headers of the reply.
+func (a *app) azureDo(ctx context.Context, method, path string, header http.Header, body []byte, out any, got http.Header) error {
 	e, err := a.endpoints()
 	if err != nil {
 		return err
@@ -112,6 +121,7 @@ func (a *app) azureCall(ctx context.Context, method, path string, header http.He
 		}
 		return errs.Errorf("azure", kind, "%s", printable(f.Message))
 	}
+	maps.Copy(got, res.Header)
 	if out == nil || len(b) == 0 {
 		return nil
 	}
@@ -121,6 +131,7 @@ func (a *app) azureCall(ctx context.Context, method, path string, header http.He
 // azureDevice is what the commands show of a device.
 type azureDevice struct {
 	DeviceID        string `json:"deviceId"`
+	ETag            string `json:"etag,omitempty"`
 	Status          string `json:"status"`
 	ConnectionState string `json:"connectionState"`
 	Authentication  struct {
@@ -137,7 +148,17 @@ func (d *azureDevice) connection() string {
 	if d.Authentication.SymmetricKey.PrimaryKey == "" {
 		return ""
 	}
-	return (&azure.ConnectionString{Host: "localhost", Device: d.DeviceID, Key: d.Authentication.SymmetricKey.PrimaryKey}).String()
+	return d.connectionBy(d.Authentication.SymmetricKey.PrimaryKey)
+}
+
+func (d *azureDevice) connectionBy(key string) string {
+	return (&azure.ConnectionString{Host: "localhost", Device: d.DeviceID, Key: key}).String()
+}
+
+func newAzureKey() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return base64.StdEncoding.EncodeToString(b[:])
 }
 
 func devicePath(id string) string { return "/devices/" + url.PathEscape(id) }
@@ -283,9 +304,11 @@ func (a *app) azureSASCmd() *cobra.Command {
 
 func (a *app) azureSendCmd() *cobra.Command {
 	var properties []string
-	var ack string
+	var ack, id string
+	var expiry time.Duration
 	c := &cobra.Command{
-		Use: "send DEVICE [MESSAGE]", Short: "Send a message to a device", Long: "Sends a message to a device. Without MESSAGE it is read from standard input.",
+		Use: "send DEVICE [MESSAGE]", Short: "Send a message to a device", Long: `Sends a message to a device: it waits in the device's queue until the device has acknowledged it, or it
+has expired. Without MESSAGE it is read from standard input.`,
 		Example: "  weir azure send d1 'hello' --property level=3",
 		Args:    arguments(1, 2, "DEVICE [MESSAGE]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -299,6 +322,12 @@ func (a *app) azureSendCmd() *cobra.Command {
 			}
 			if ack != "" {
 				header.Set("iothub-ack", ack)
+			}
+			if id != "" {
+				header.Set("iothub-messageid", id)
+			}
+			if expiry != 0 {
+				header.Set("iothub-expiry", time.Now().Add(expiry).UTC().Format(time.RFC3339Nano))
 			}
 			body := []byte(strings.Join(args[1:], ""))
 			if len(args) == 1 {
@@ -314,6 +343,8 @@ func (a *app) azureSendCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringArrayVar(&properties, "property", nil, "NAME=VALUE, may be repeated")
+	c.Flags().StringVar(&id, "id", "", "of the message, which its feedback has; made up where it is left out")
+	c.Flags().DurationVar(&expiry, "expiry", 0, "how long it is worth being delivered, up to 24h (default 1h)")
 	c.Flags().StringVar(&ack, "ack", "", "feedback wanted: none, positive, negative or full")
 	return c
 }

@@ -141,8 +141,16 @@ func (a *API) may(ctx context.Context, action, resource string) bool {
 	return c.May != nil && c.May(action, a.arn+resource)
 }
 
-// Claims reports whether r is signed as requests to AWS are.
-func (a *API) Claims(r *http.Request) bool { return signed(r) }
+// Claims reports whether r is signed for one of the services here, or for none
+// that can be read: what is signed for others is left to its path.
+func (a *API) Claims(r *http.Request) bool {
+	if !signed(r) {
+		return false
+	}
+	name := signedFor(r)
+	_, ok := signingNames[name]
+	return ok || name == ""
+}
 
 func signed(r *http.Request) bool {
 	return strings.HasPrefix(r.Header.Get("Authorization"), algorithm) || strings.Contains(r.URL.RawQuery, "X-Amz-Algorithm=")

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/weir-iot/weir/functions"
 	"github.com/weir-iot/weir/functions/sandbox"
 	"github.com/weir-iot/weir/internal/errs"
@@ -21,6 +23,10 @@ import (
 // Options configure a handler.
 type Options struct {
 	Functions *functions.Service
+
+	// Admit judges all of r but its body, before that is read: most strangers
+	// cannot send one. Errors: errs.Unauthorized.
+	Admit func(r *http.Request) error
 
 	// Authorize says whether who sent r may do action ("lambda:InvokeFunction") to
 	// resource, an ARN or "*". body is all of the request's.
@@ -32,8 +38,9 @@ type Options struct {
 
 // API serves the operations of the table.
 type API struct {
-	o   Options
-	mux *http.ServeMux
+	o    Options
+	mux  *http.ServeMux
+	room *semaphore.Weighted // bytes of bodies in memory
 }
 
 // operation is one of AWS's.
@@ -66,9 +73,13 @@ var Roots = []string{"/2015-03-31/functions", "/2015-03-31/functions/", "/2017-1
 // maxBody bounds a request: a package in base64 and its configuration.
 const maxBody = functions.MaxPackage/3*4 + 1<<20
 
+// maxBodies bounds the bodies that are in memory at a time, in bytes: who sent one
+// is not known for sure before all of it is there. More requests wait.
+const maxBodies = 2 * maxBody
+
 // New returns the API.
 func New(o Options) *API {
-	a := &API{o: o, mux: http.NewServeMux()}
+	a := &API{o: o, mux: http.NewServeMux(), room: semaphore.NewWeighted(maxBodies)}
 	for _, op := range operations {
 		a.mux.HandleFunc(op.pattern, func(w http.ResponseWriter, r *http.Request) { a.serve(op, w, r) })
 	}
@@ -96,26 +107,56 @@ func (a *API) resource(name string) string {
 	return a.o.Functions.ARN(name, "")
 }
 
-func (a *API) body(w http.ResponseWriter, r *http.Request, max int64) ([]byte, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, max))
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
-		return nil, errs.Errorf("lambdaapi", errs.TooLarge, "Request must be smaller than %d bytes for the operation", max)
+// body reads a body of at most max bytes. done gives its room back.
+func (a *API) body(w http.ResponseWriter, r *http.Request, max int64) (b []byte, done func(), err error) {
+	n := r.ContentLength
+	if n > max {
+		return nil, nil, tooLarge(max)
 	}
+	if n < 0 {
+		n = max
+	}
+	if err := a.room.Acquire(r.Context(), n); err != nil {
+		return nil, nil, errs.E("lambdaapi", errs.Unavailable, err)
+	}
+	done = func() { a.room.Release(n) }
+	b, err = io.ReadAll(http.MaxBytesReader(w, r.Body, max))
 	if err != nil {
-		return nil, errs.Errorf("lambdaapi", errs.Invalid, "the request broke off")
+		done()
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return nil, nil, tooLarge(max)
+		}
+		return nil, nil, errs.Errorf("lambdaapi", errs.Invalid, "the request broke off")
 	}
-	return b, nil
+	return b, done, nil
+}
+
+func tooLarge(max int64) error {
+	return errs.Errorf("lambdaapi", errs.TooLarge, "Request must be smaller than %d bytes for the operation", max)
+}
+
+// permit reads the body of r once who sent it may send one, and judges the whole.
+func (a *API) permit(w http.ResponseWriter, r *http.Request, max int64, action string) (body []byte, done func(), err error) {
+	if err := a.o.Admit(r); err != nil {
+		return nil, nil, err
+	}
+	if body, done, err = a.body(w, r, max); err != nil {
+		return nil, nil, err
+	}
+	if err := a.o.Authorize(r, body, action, a.resource(r.PathValue("name"))); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return body, done, nil
 }
 
 func (a *API) serve(op operation, w http.ResponseWriter, r *http.Request) {
-	body, err := a.body(w, r, maxBody)
-	if err == nil {
-		err = a.o.Authorize(r, body, op.action, a.resource(r.PathValue("name")))
-	}
 	var out any
+	body, done, err := a.permit(w, r, maxBody, op.action)
 	if err == nil {
 		out, err = op.serve(a, r, r.PathValue("name"), body)
+		done()
 	}
 	if err != nil {
 		a.fail(w, r, op.action, err)
@@ -172,9 +213,9 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, action string, err er
 func (a *API) invoke(w http.ResponseWriter, r *http.Request) {
 	const action = "lambda:InvokeFunction"
 	name := r.PathValue("name")
-	body, err := a.body(w, r, functions.MaxPayload+1<<10)
+	body, done, err := a.permit(w, r, functions.MaxPayload+1<<10, action)
 	if err == nil {
-		err = a.o.Authorize(r, body, action, a.resource(name))
+		done() // from here on the function's concurrency bounds it
 	}
 	kind, tail := r.Header.Get("X-Amz-Invocation-Type"), r.Header.Get("X-Amz-Log-Type")
 	var client []byte
@@ -618,21 +659,22 @@ func (a *API) Owner() http.Handler {
 		return nil
 	})
 	handle("PUT /weir/v1/functions/{name}", func(w http.ResponseWriter, r *http.Request) error {
-		body, err := a.body(w, r, maxBody)
+		body, done, err := a.body(w, r, maxBody)
 		if err != nil {
 			return err
 		}
+		defer done()
 		var q Deploy
-		d := json.NewDecoder(bytes.NewReader(body))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&q); err != nil {
+		in := json.NewDecoder(bytes.NewReader(body))
+		in.DisallowUnknownFields()
+		if err := in.Decode(&q); err != nil {
 			return errs.Errorf("lambdaapi", errs.Invalid, "the request is not as expected: %v", err)
 		}
-		done, err := a.o.Functions.Deploy(r.Context(), functions.Deployment{Name: r.PathValue("name"), Config: q.Config, Package: q.Package, Publish: true})
+		d, err := a.o.Functions.Deploy(r.Context(), functions.Deployment{Name: r.PathValue("name"), Config: q.Config, Package: q.Package, Publish: true})
 		if err != nil {
 			return err
 		}
-		answer(w, http.StatusOK, done)
+		answer(w, http.StatusOK, d)
 		return nil
 	})
 	handle("DELETE /weir/v1/functions/{name}", func(w http.ResponseWriter, r *http.Request) error {
@@ -643,10 +685,11 @@ func (a *API) Owner() http.Handler {
 		return nil
 	})
 	handle("POST /weir/v1/functions/{name}/invoke", func(w http.ResponseWriter, r *http.Request) error {
-		body, err := a.body(w, r, functions.MaxPayload)
+		body, done, err := a.body(w, r, functions.MaxPayload)
 		if err != nil {
 			return err
 		}
+		defer done()
 		if !json.Valid(body) {
 			return errs.Errorf("lambdaapi", errs.Invalid, "the event is no JSON")
 		}

@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,9 +62,15 @@ func serve(t testing.TB) (*functions.Service, string) {
 	ran := make(chan error, 1)
 	go func() { ran <- s.Run(run) }()
 	srv := httptest.NewServer(lambdaapi.New(lambdaapi.Options{Functions: s, Logger: slog.New(slog.DiscardHandler),
-		Authorize: func(r *http.Request, _ []byte, action, resource string) error {
-			if !strings.Contains(r.Header.Get("Authorization"), "Credential=AKID/") || action == "" || resource == "" {
+		Admit: func(r *http.Request) error {
+			if !strings.Contains(r.Header.Get("Authorization"), "Credential=AKID/") {
 				return errs.Errorf("test", errs.Unauthorized, "The security token included in the request is invalid.")
+			}
+			return nil
+		},
+		Authorize: func(_ *http.Request, _ []byte, action, resource string) error {
+			if action == "" || resource == "" {
+				return errs.Errorf("test", errs.Unauthorized, "nothing to authorize")
 			}
 			return nil
 		}}))
@@ -238,6 +246,74 @@ func TestSDK(t *testing.T) {
 	if _, err := c.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: aws.String("f")}); code(err) != "ResourceNotFoundException" {
 		t.Error(err)
 	}
+}
+
+// unread is a body that says when somebody reads it.
+type unread struct{ read atomic.Bool }
+
+func (u *unread) Read([]byte) (int, error) {
+	u.read.Store(true)
+	return 0, io.EOF
+}
+
+// Of a stranger no package is read.
+func TestStrangersSendNothing(t *testing.T) {
+	a := lambdaapi.New(lambdaapi.Options{Logger: slog.New(slog.DiscardHandler),
+		Admit: func(*http.Request) error { return errs.Errorf("test", errs.Unauthorized, "a stranger") }})
+	for _, path := range []string{"/2015-03-31/functions", "/2015-03-31/functions/f/invocations"} {
+		body := &unread{}
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, httptest.NewRequest("POST", path, body))
+		if w.Code != http.StatusForbidden || body.read.Load() {
+			t.Errorf("%s: %d, read: %v", path, w.Code, body.read.Load())
+		}
+	}
+}
+
+// slow is a body that says when it is read, and breaks off once it is let go.
+type slow struct{ read, end chan struct{} }
+
+func newSlow() *slow { return &slow{make(chan struct{}), make(chan struct{})} }
+
+func (s *slow) Read([]byte) (int, error) {
+	close(s.read)
+	<-s.end
+	return 0, io.ErrUnexpectedEOF
+}
+
+// Bodies of all requests together are bounded: one that does not fit waits, and
+// has its turn.
+func TestBodiesAreBounded(t *testing.T) {
+	a := lambdaapi.New(lambdaapi.Options{Logger: slog.New(slog.DiscardHandler),
+		Admit:     func(*http.Request) error { return nil },
+		Authorize: func(*http.Request, []byte, string, string) error { return nil }})
+	var wg sync.WaitGroup
+	send := func() *slow {
+		body := newSlow()
+		r := httptest.NewRequest("POST", "/2015-03-31/functions", body)
+		r.ContentLength = 60 << 20
+		wg.Go(func() {
+			w := httptest.NewRecorder()
+			if a.ServeHTTP(w, r); w.Code != http.StatusBadRequest {
+				t.Errorf("%d", w.Code)
+			}
+		})
+		return body
+	}
+	first, second := send(), send()
+	<-first.read
+	<-second.read
+	third := send()
+	select {
+	case <-third.read:
+		t.Error("a third body of 60 MiB is read")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(first.end)
+	<-third.read
+	close(second.end)
+	close(third.end)
+	wg.Wait()
 }
 
 // Debian's AWS CLI, as it is.

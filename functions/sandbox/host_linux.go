@@ -39,6 +39,11 @@ type Host struct {
 
 	mu     sync.Mutex
 	report *Report // of the last Check
+
+	spares sync.Mutex
+	spare  *helper        // waits for its plan; nil: there is none
+	making bool           // it is on its way, or not to come
+	made   sync.WaitGroup // of those that make one
 }
 
 // firstUID is the first of the host's users programs get, one each, where Weir
@@ -88,7 +93,6 @@ func mapped(file string, id int64) bool {
 // Run forks for Start until ctx ends. A program dies with the thread that
 // forked it, so that is a thread of its own, which lives as long as Weir.
 func (h *Host) Run(ctx context.Context) error {
-	defer close(h.ended)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
@@ -96,22 +100,134 @@ func (h *Host) Run(ctx context.Context) error {
 		case f := <-h.requests:
 			f()
 		case <-ctx.Done():
+			close(h.ended)
+			h.spares.Lock()
+			h.making = true // no more
+			h.spares.Unlock()
+			h.made.Wait()
+			if last := h.take(standard); last != nil {
+				last.drop()
+			}
 			return nil
 		}
 	}
 }
 
+// shape is what of a sandbox is there from its first instruction on.
+type shape struct{ namespaces, listen bool }
+
+// standard is the shape of most: isolated, with a network of its own.
+var standard = shape{true, true}
+
+// helper is a process that becomes a program once it is told its plan.
+type helper struct {
+	cmd    *exec.Cmd
+	link   int           // Weir's end of it
+	output *os.File      // of it and what it becomes
+	exited chan struct{} // it has ended
+}
+
+// fork starts a helper.
+func (h *Host) fork(ctx context.Context, of shape) (*helper, error) {
+	const op = "sandbox.Start"
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "link")
+	defer theirs.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, err
+	}
+	defer w.Close()
+	p := &helper{link: pair[0], output: r, exited: make(chan struct{})}
+	p.cmd = &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{helperName}, Env: []string{}, Dir: "/",
+		Stdout: w, Stderr: w, ExtraFiles: []*os.File{theirs},
+		SysProcAttr: h.attributes(of),
+	}
+	launched := make(chan error, 1)
+	select {
+	case h.requests <- func() { launched <- p.cmd.Start() }:
+		if err = <-launched; err != nil {
+			err = errs.E(op, errs.Unavailable, fmt.Errorf("namespaces: %w", err))
+		}
+	case <-h.ended:
+		err = errs.Errorf(op, errs.Unavailable, "Weir is stopping")
+	case <-ctx.Done():
+		err = errs.E(op, errs.Unavailable, ctx.Err())
+	}
+	if err != nil {
+		unix.Close(p.link)
+		r.Close()
+		return nil, err
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+// drop ends a helper that is not needed.
+func (p *helper) drop() {
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+	unix.Close(p.link)
+	p.output.Close()
+}
+
+// Prepare starts a helper that the next isolated program will be, where none
+// waits yet: a process of Weir's own takes time to begin, which is spared then.
+// Where one cannot be started none is tried again: Start says why.
+func (h *Host) Prepare() {
+	h.spares.Lock()
+	defer h.spares.Unlock()
+	if h.making || h.spare != nil || !called.Load() {
+		return
+	}
+	h.making = true
+	h.made.Go(func() {
+		p, err := h.fork(context.Background(), standard)
+		h.spares.Lock()
+		defer h.spares.Unlock()
+		if err == nil {
+			h.spare, h.making = p, false
+		}
+	})
+}
+
+// take returns the helper that waits; nil: there is none of this shape.
+func (h *Host) take(of shape) *helper {
+	h.spares.Lock()
+	defer h.spares.Unlock()
+	p := h.spare
+	if p == nil || of != standard {
+		return nil
+	}
+	h.spare = nil
+	select {
+	case <-p.exited:
+		p.drop()
+		return nil
+	default:
+		return p
+	}
+}
+
 // process is the part of Process that is the platform's.
 type process struct {
-	h     *Host
-	cmd   *exec.Cmd
-	group *group
-	temp  string // folder to remove; "": none
-	done  chan struct{}
-	state *os.ProcessState // valid once done is closed
-	oom   bool             // likewise
-	peak  int64            // likewise
-	UID   int              // of the program; -1: Weir's own
+	h      *Host
+	helper *helper
+	group  *group
+	temp   string // folder to remove; "": none
+	done   chan struct{}
+	state  *os.ProcessState // valid once done is closed
+	oom    bool             // likewise
+	peak   int64            // likewise
+	UID    int              // of the program; -1: Weir's own
 }
 
 // Start starts a program. The caller ends it with Kill, and waits with Wait.
@@ -135,6 +251,7 @@ func (h *Host) start(ctx context.Context, s Spec, pr *probe) (_ *Process, err er
 	}()
 	pl := plan{Spec: s, Staging: filepath.Join(h.dir, "root"), Namespaces: s.Isolation == Full, UID: -1, Data: !h.groups.canMemory(), Probe: pr}
 	pl.Listen = pl.Namespaces && s.Network != Open
+	of := shape{pl.Namespaces, pl.Listen}
 	n := h.next.Add(1)
 	addr, code, temp := net.JoinHostPort("127.0.0.1", strconv.Itoa(apiPort)), CodePath, TempPath
 	if !pl.Namespaces {
@@ -175,55 +292,31 @@ func (h *Host) start(ctx context.Context, s Spec, pr *probe) (_ *Process, err er
 	if len(packed) > maxPlan {
 		return nil, errs.Errorf(op, errs.TooLarge, "command and environment have more than %d bytes", maxPlan)
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	ours, theirs := pair[0], os.NewFile(uintptr(pair[1]), "link")
-	defer unix.Close(ours)
-	defer theirs.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
-	p.Output = r
-	if p.UID >= 0 {
-		_ = w.Chown(p.UID, p.UID) // programs open /dev/stderr
-	}
-	p.cmd = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{helperName}, Env: []string{}, Dir: "/",
-		Stdout: w, Stderr: w, ExtraFiles: []*os.File{theirs},
-		SysProcAttr: h.attributes(&pl),
-	}
-	launched := make(chan error, 1)
-	select {
-	case h.requests <- func() { launched <- p.cmd.Start() }:
-	case <-h.ended:
-		return nil, errs.Errorf(op, errs.Unavailable, "Weir is stopping")
-	case <-ctx.Done():
-		return nil, errs.E(op, errs.Unavailable, ctx.Err())
-	}
-	if err := <-launched; err != nil {
-		return nil, errs.E(op, errs.Unavailable, fmt.Errorf("namespaces: %w", err))
+	p.helper = h.take(of)
+	if p.helper == nil {
+		if p.helper, err = h.fork(ctx, of); err != nil {
+			return nil, err
+		}
 	}
 	started = true
-	p.PID = p.cmd.Process.Pid
-	theirs.Close()
-	w.Close()
+	p.PID, p.Output = p.helper.cmd.Process.Pid, p.helper.output
+	defer unix.Close(p.helper.link)
+	if p.UID >= 0 {
+		_ = p.helper.output.Chown(p.UID, p.UID) // programs open /dev/stderr
+	}
 	go p.wait()
 	// The helper is short; one that hangs is ended.
 	late := time.AfterFunc(startTime, p.Kill)
 	defer late.Stop()
 	stop := context.AfterFunc(ctx, p.Kill)
 	defer stop()
-	if err := p.introduce(ours, packed, pl.Listen); err != nil {
+	if err := p.introduce(p.helper.link, packed, pl.Listen); err != nil {
 		p.Kill()
 		<-p.done
 		if p.Listener != nil {
 			p.Listener.Close()
 		}
-		r.Close()
+		p.Output.Close()
 		return nil, err
 	}
 	if !stop() {
@@ -234,13 +327,13 @@ func (h *Host) start(ctx context.Context, s Spec, pr *probe) (_ *Process, err er
 
 const startTime = 20 * time.Second
 
-func (h *Host) attributes(pl *plan) *syscall.SysProcAttr {
+func (h *Host) attributes(of shape) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if !pl.Namespaces {
+	if !of.namespaces {
 		return a
 	}
 	a.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
-	if pl.Listen {
+	if of.listen {
 		a.Cloneflags |= syscall.CLONE_NEWNET
 	}
 	if !h.root {
@@ -319,8 +412,8 @@ func listener(rights []byte) (net.Listener, error) {
 }
 
 func (p *Process) wait() {
-	_ = p.cmd.Wait()
-	p.state = p.cmd.ProcessState
+	<-p.helper.exited
+	p.state = p.helper.cmd.ProcessState
 	if p.group != nil {
 		p.oom, p.peak = p.group.outOfMemory(), p.group.peak()
 	}
@@ -435,6 +528,13 @@ func (h *Host) Check(ctx context.Context) *Report {
 	return r
 }
 
+// Assume has Check return r, which it has found on this machine before.
+func (h *Host) Assume(r *Report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.report = r
+}
+
 func (h *Host) check(ctx context.Context) *Report {
 	r := &Report{}
 	add := func(wall string, must, ok bool, detail string, args ...any) {
@@ -452,7 +552,7 @@ func (h *Host) check(ctx context.Context) *Report {
 		return r
 	}
 	defer open.Close()
-	const memory, processes = 96 << 20, 64
+	const memory, processes = 96<<20 + raced, 64
 	a, _, err := h.probe(ctx, Spec{Name: "check", Code: code, Isolation: Full, Network: Closed, Memory: memory, Temp: 1 << 20, Processes: processes},
 		&probe{Hidden: append(slices.Clone(h.hidden), code, h.dir), Dial: []string{open.Addr().String()}, Forks: processes})
 	if err != nil {
@@ -473,8 +573,9 @@ func (h *Host) check(ctx context.Context) *Report {
 	add("environment", true, a.Env == 0, "inherits %d variables", a.Env)
 	add("fork bomb", true, a.Children < processes, "%d of %d processes could be started", a.Children, processes)
 	if h.groups.canMemory() {
-		_, ended, err := h.probe(ctx, Spec{Name: "check", Code: code, Isolation: Full, Network: Closed, Memory: memory, Temp: 1 << 20, Processes: processes},
-			&probe{Eat: 2 * memory})
+		const little = 96<<20 + raced/8
+		_, ended, err := h.probe(ctx, Spec{Name: "check", Code: code, Isolation: Full, Network: Closed, Memory: little, Temp: 1 << 20, Processes: processes},
+			&probe{Eat: 2 * little})
 		if err != nil && ended == nil {
 			add("memory", true, false, "%s", errs.Text(err))
 		} else {

@@ -28,10 +28,16 @@ func (*Host) Start(context.Context, Spec) (*Process, error) {
 	return nil, errs.Errorf("sandbox.Start", errs.NotImplemented, "programs run on Linux only; a function of runtime wasm, http or lambda runs here too")
 }
 
+// Prepare does nothing.
+func (*Host) Prepare() {}
+
 // Check reports that nothing can be isolated.
 func (*Host) Check(context.Context) *Report {
 	return &Report{Findings: []Finding{{Wall: "namespaces", Must: true, Detail: "only Linux has them"}}}
 }
+
+// Assume does nothing.
+func (*Host) Assume(*Report) {}
 
 // Users reports whether each program has a user of its own.
 func (*Host) Users() bool { return false }

@@ -195,10 +195,13 @@ const twinsKey = "twins.told"
 // reads on where whoever did it before stood, so none is left out; after a crash
 // some are told of again.
 func (h *Hub) tellTwins(ctx context.Context) error {
+	if h.loaded(ctx) != nil {
+		return nil
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if h.o.First() && h.ids.isLoaded() {
+		if h.o.First() {
 			if err := h.tellTwinsWhileFirst(ctx); err != nil && ctx.Err() == nil {
 				h.logger.Warn("changes of twins are not told of for now", "error", err)
 			}

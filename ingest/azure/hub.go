@@ -176,6 +176,14 @@ func (h *Hub) Run(ctx context.Context) error {
 	return err
 }
 
+// loaded waits until the registry and the queues have been read once.
+func (h *Hub) loaded(ctx context.Context) error {
+	if err := h.ids.wait(ctx, func() bool { return h.ids.loaded }); err != nil {
+		return err
+	}
+	return h.queue.loaded(ctx)
+}
+
 // changed is told of each change of an identity.
 func (h *Hub) changed(name string) {
 	h.mu.Lock()

@@ -62,7 +62,12 @@ func (h *Hub) Claims(c *auth.Connection) bool {
 
 // Authenticate implements auth.Authenticator. The error does not tell a stranger
 // which devices there are.
-func (h *Hub) Authenticate(_ context.Context, c *auth.Connection) (*auth.Principal, error) {
+func (h *Hub) Authenticate(ctx context.Context, c *auth.Connection) (*auth.Principal, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := h.loaded(ctx); err != nil {
+		return nil, err
+	}
 	p, err := h.logIn(c)
 	if err == nil {
 		return p, nil
@@ -94,9 +99,6 @@ func (h *Hub) logIn(c *auth.Connection) (p *auth.Principal, err error) {
 	}
 	if c.ClientID != nameOf(u.device, u.module) {
 		return nil, errs.Errorf(op, errs.Unauthorized, "the client id is not the device's")
-	}
-	if !h.ids.isLoaded() || !h.queue.ready() {
-		return nil, errs.Errorf(op, errs.Unavailable, "the device registry is not read yet")
 	}
 	i := h.ids.get(u.device, u.module)
 	d := &Device{hub: h, device: u.device, module: u.module, since: h.now(), remote: c.Remote}

@@ -270,18 +270,21 @@ func (q *queue) move(p int, upto uint64) {
 	q.moved = make(chan struct{})
 }
 
-// ready reports whether all that was on the log at the start is in.
-func (q *queue) ready() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.loading == nil
-}
-
 // reached waits until a partition has been read up to seq.
 func (q *queue) reached(ctx context.Context, p int, seq uint64) error {
+	return q.wait(ctx, func() bool { return q.upto[p] >= seq })
+}
+
+// loaded waits until all that was on the log at the start is in.
+func (q *queue) loaded(ctx context.Context) error {
+	return q.wait(ctx, func() bool { return q.loading == nil })
+}
+
+// wait returns when ok, asked under the lock, is true.
+func (q *queue) wait(ctx context.Context, ok func() bool) error {
 	for {
 		q.mu.Lock()
-		done, moved := q.upto[p] >= seq, q.moved
+		done, moved := ok(), q.moved
 		q.mu.Unlock()
 		if done {
 			return nil
@@ -428,6 +431,9 @@ func (r *settled) Flush() {}
 
 // sweep gives up what has expired, on one of all gateways, until ctx ends.
 func (h *Hub) sweep(ctx context.Context) error {
+	if h.loaded(ctx) != nil {
+		return nil
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -436,7 +442,7 @@ func (h *Hub) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if !h.o.First() || !h.queue.ready() || !h.ids.isLoaded() {
+		if !h.o.First() {
 			continue
 		}
 		now := h.now()

@@ -95,6 +95,9 @@ func (h *Hub) REST(o RESTOptions) http.Handler {
 		a := &request{h: h, w: w, r: r}
 		err := a.admit(o)
 		if err == nil {
+			err = h.loaded(r.Context())
+		}
+		if err == nil {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			err = a.operation.serve(a)
 		}

@@ -68,13 +68,6 @@ func (s *identities) run(ctx context.Context, changed func(name string)) error {
 	})
 }
 
-// isLoaded reports whether the bucket has been read once.
-func (s *identities) isLoaded() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.loaded
-}
-
 // wait returns when ok, asked under the lock, is true.
 func (s *identities) wait(ctx context.Context, ok func() bool) error {
 	for {

@@ -47,7 +47,7 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 	switch ingest.Publish(n) {
 	case ingest.Private:
 		s.denied.WithLabelValues("private").Inc()
-		return "", errs.Errorf(op, errs.Forbidden, "private topic: its service is not there")
+		return "", errs.Errorf(op, errs.Forbidden, "private topic: its answer goes to the MQTT connection that asks; call it over MQTT, or MQTT over WebSocket")
 	case ingest.Reserved:
 		s.denied.WithLabelValues("reserved").Inc()
 		return "", errs.Errorf(op, errs.Forbidden, "reserved topic: clients may not publish on it")

@@ -120,6 +120,16 @@ func (l *fakeLog) commit(n int) {
 	}
 }
 
+// hold lets appends wait, or commits what has waited.
+func (l *fakeLog) hold(on bool) {
+	l.mu.Lock()
+	l.auto = !on
+	l.mu.Unlock()
+	if !on {
+		l.commit(1 << 30)
+	}
+}
+
 // lose forgets what lies behind end in every partition, as a log does that comes
 // back without its unsynced tail.
 func (l *fakeLog) lose(end uint64) {

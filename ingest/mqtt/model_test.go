@@ -5,25 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/internal/topic"
 )
 
-// TestModel drives a gateway with random sequences of what clients do, right and
-// wrong, and holds what they see against a small model. WEIR_MODEL_STEPS is how
-// many steps are taken in all, WEIR_MODEL_SEED the seed of the first world;
-// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of it, to look at a part of
-// a failure.
+// TestModel drives gateways with random sequences of what clients do, right and
+// wrong, and holds what they see against a small model. A world is a gateway with
+// limits, log and clients of its own, and a seed for all that happens to it.
+//
+// WEIR_MODEL_STEPS is how many steps are taken in all, WEIR_MODEL_SEED the seed of
+// the first world; without them a few worlds are tried, some of them new ones.
+// WEIR_MODEL_FROM and WEIR_MODEL_TO bound the steps of a world, to look at a part
+// of a failure.
 func TestModel(t *testing.T) {
 	number := func(name string, otherwise uint64) uint64 {
 		if n, err := strconv.ParseUint(os.Getenv(name), 10, 64); err == nil {
@@ -31,35 +39,73 @@ func TestModel(t *testing.T) {
 		}
 		return otherwise
 	}
-	const world = 1000
-	steps := number("WEIR_MODEL_STEPS", 0)
-	if steps == 0 {
-		t.Skip("WEIR_MODEL_STEPS is not set: sequences with restarts and retained messages in flight are not yet told apart by the model")
-	}
-	seed := number("WEIR_MODEL_SEED", 1)
-	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", world)
-	began := time.Now()
-	for done := uint64(0); done < steps; done += to - from {
-		if at, trace, err := runModel(t, seed, from, to); err != nil {
-			// The largest prefix without which it fails too. What depends on timing
-			// may not show again.
-			start := from
-			patience := time.Now().Add(time.Minute)
-			for cut := (at - from) / 2; cut > 0; cut /= 2 {
-				for start+cut < at && time.Now().Before(patience) {
-					end, shorter, again := runModel(t, seed, start+cut, at)
-					if again == nil {
-						break
-					}
-					start, trace, err, at = start+cut, shorter, again, end
-				}
+	from, to := number("WEIR_MODEL_FROM", 0), number("WEIR_MODEL_TO", modelWorld)
+	seeds := make(chan uint64)
+	failed := make(chan struct{})
+	go func() {
+		defer close(seeds)
+		for _, seed := range modelSeeds(number("WEIR_MODEL_STEPS", 0)/(to-from), number("WEIR_MODEL_SEED", 0)) {
+			select {
+			case seeds <- seed:
+			case <-failed:
+				return
 			}
-			t.Fatalf("%v\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
-				err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 		}
-		seed++
+	}()
+	began, worlds := time.Now(), atomic.Uint64{}
+	var once sync.Once
+	var running sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		running.Go(func() {
+			for seed := range seeds {
+				if err := modelFailure(t, seed, from, to); err != nil {
+					t.Error(err)
+					once.Do(func() { close(failed) })
+				}
+				worlds.Add(1)
+			}
+		})
 	}
-	t.Logf("%d steps in %v, 0 divergences; the last world had seed %d", steps, time.Since(began).Round(time.Second), seed-1)
+	running.Wait()
+	if !t.Failed() {
+		t.Logf("%d steps in %v, 0 divergences", worlds.Load()*(to-from), time.Since(began).Round(time.Second))
+	}
+}
+
+const modelWorld = 1000 // steps
+
+// modelSeeds returns those of so many worlds, from first on; of a few, without.
+func modelSeeds(worlds, first uint64) (seeds []uint64) {
+	if worlds == 0 && first == 0 {
+		return []uint64{1, 2, rand.Uint64() >> 16, rand.Uint64() >> 16}
+	}
+	for i := range max(worlds, 1) {
+		seeds = append(seeds, first+i)
+	}
+	return seeds
+}
+
+// modelFailure takes the steps of a world, and of one that fails it tells the
+// least: the largest prefix is left out without which it fails too. What depends
+// on timing may not show again.
+func modelFailure(t *testing.T, seed, from, to uint64) error {
+	at, trace, err := runModel(t, seed, from, to)
+	if err == nil {
+		return nil
+	}
+	start := from
+	patience := time.Now().Add(time.Minute)
+	for cut := (at - from) / 2; cut > 0; cut /= 2 {
+		for start+cut < at && time.Now().Before(patience) {
+			end, shorter, again := runModel(t, seed, start+cut, at)
+			if again == nil {
+				break
+			}
+			start, trace, err, at = start+cut, shorter, again, end
+		}
+	}
+	return fmt.Errorf("%w\nWEIR_MODEL_SEED=%d WEIR_MODEL_FROM=%d WEIR_MODEL_TO=%d, the last steps:\n%s",
+		err, seed, start, at, strings.Join(trace[max(0, len(trace)-400):], "\n"))
 }
 
 // diverged is what the gateway and the model do not agree on.
@@ -102,6 +148,10 @@ func runModel(t *testing.T, seed, from, to uint64) (at uint64, trace []string, e
 	if rnd.IntN(2) == 0 {
 		w.limits = ingest.Relaxed()
 	}
+	if rnd.IntN(2) == 0 {
+		w.leases = newFakeLeases()
+	}
+	w.now.Store(1e18)
 	w.queue = []int{0, 3, 1000}[rnd.IntN(3)]
 	w.next = make([]uint64, len(w.log.parts))
 	w.start()
@@ -124,6 +174,8 @@ type world struct {
 	r            *rig
 	log          *fakeLog
 	bucket, kept *fakeBucket
+	leases       *fakeLeases // nil: wills are not stored, and not delayed
+	now          atomic.Int64
 	limits       ingest.Limits
 	queue        int
 	next         []uint64 // events of each partition the model has seen
@@ -141,14 +193,17 @@ type modelMessage struct {
 	qos            byte
 	retain         bool // as published
 	from           string
-	taker          *modelClient // of a will: who took over, and may get it
+	taker          *modelClient  // of a will: who took over, and may get it
+	delay          time.Duration // of a will
+	lasts          time.Duration // message expiry; 0: for ever
+	sent           time.Time     // with it
 
 	// As one client has it.
 	by       map[*modelSub]bool // QoS 1: the subscriptions it came by
 	flags    [2]bool            // the retain flags it may have
 	filter   string             // retained: the subscription it is for
 	optional bool               // may not come
-	loose    bool               // flags and QoS are not held against it
+	loose    bool               // its QoS is not held against it
 	anyFlag  bool               // the retain flag is not held against it
 	either   bool               // a retained one, or a live one with the same payload
 	retained bool               // the flag it came with
@@ -160,6 +215,17 @@ type modelMessage struct {
 	acking   bool               // acknowledged, and that may not have been heard
 	holder   *modelClient       // of a group's: who has it
 }
+
+// lives returns for how long a message still lasts; 0: for ever.
+func (m *modelMessage) lives(now time.Time) time.Duration {
+	if m.lasts == 0 {
+		return 0
+	}
+	return m.lasts - now.Sub(m.sent)
+}
+
+// expired reports whether its time is over.
+func (m *modelMessage) expired(now time.Time) bool { return m.lasts > 0 && m.lives(now) <= 0 }
 
 type modelSub struct {
 	filter       string
@@ -186,10 +252,15 @@ type modelClient struct {
 	live    [2][]*modelMessage // QoS 1 by partition
 	zero    [2][]*modelMessage // QoS 0
 	ret     []*modelMessage    // retained
+	owed    []*modelMessage    // sent to it by groups that have ended
 	in      map[uint16]string  // aliases of the server's
 	aliases int                // how many it may use
 	out     map[uint16]string  // aliases of the client's
 	will    *modelMessage
+	delayed *modelMessage // a will whose delay runs
+	due     time.Time     // when it is over
+	expiry  time.Duration // of the session, while it is kept
+	left    time.Time
 	acked   []byte // packet ids of PUBACKs that came
 	pid     uint16
 }
@@ -198,8 +269,14 @@ func (w *world) start() {
 	w.r = start(w.t, func(o *Options) {
 		o.Log, o.Sessions, o.Retained, o.Limits = w.log, w.bucket, w.kept, w.limits
 		o.Safety.QueuedMessages = w.queue
+		o.Now = w.clock
+		if w.leases != nil {
+			o.Leases = w.leases
+		}
 	})
 }
+
+func (w *world) clock() time.Time { return time.Unix(0, w.now.Load()) }
 
 func (w *world) say(c *modelClient, format string, a ...any) {
 	w.trace = append(w.trace, fmt.Sprintf("%5d %s ", len(w.trace), c.id)+fmt.Sprintf(format, a...))
@@ -245,6 +322,8 @@ func (w *world) step(rnd *rand.Rand) {
 		w.drain()
 	case n < 97 && rnd.IntN(5) == 0:
 		w.restart(c)
+	case n < 98 && rnd.IntN(2) == 0:
+		w.pass(c, []time.Duration{30 * time.Second, 200 * time.Second, 2 * time.Hour}[rnd.IntN(3)])
 	default:
 		w.say(c, "ping")
 		c.sync()
@@ -285,6 +364,10 @@ func (w *world) pull(c *modelClient, want ...*modelMessage) {
 				if m.topic == string(e.Topic) && m.payload == string(e.Payload) && m.qos == e.QoS && m.retain == e.Retain && m.from == e.ClientID {
 					want, found = slices.Delete(slices.Clone(want), i, i+1), true
 					m.part = p
+					if m.retain && !m.ending && len(w.log.parts) > 1 {
+						// Of two partitions' messages the one that is handed out last stays.
+						eventually(w.t, "handed out", func() bool { return w.r.s.handed[p].Load() >= w.next[p] })
+					}
 					w.fan(m)
 					break
 				}
@@ -398,6 +481,7 @@ func (c *modelClient) sync() {
 		c.live[p] = slices.DeleteFunc(c.live[p], gone)
 	}
 	c.ret = slices.DeleteFunc(c.ret, gone)
+	c.owed = slices.DeleteFunc(c.owed, gone)
 	for _, g := range c.w.groups {
 		g.pending = slices.DeleteFunc(g.pending, func(m *modelMessage) bool { return m.holder == c && m.acking })
 	}
@@ -441,6 +525,7 @@ func (c *modelClient) sentNow() (out []*modelMessage) {
 		add(c.live[p])
 	}
 	add(c.ret)
+	add(c.owed)
 	for _, g := range c.w.sortedGroups() {
 		for _, m := range g.pending {
 			if m.holder == c && m.pid != 0 && !m.acking {
@@ -464,6 +549,7 @@ func (w *world) sortedGroups() (out []*modelGroup) {
 // delivered holds a PUBLISH against the model.
 func (c *modelClient) delivered(d delivery) {
 	w := c.w
+	left := uint32(0)
 	if c.p.v5 {
 		var alias uint16
 		var ids []uint32
@@ -474,6 +560,8 @@ func (c *modelClient) delivered(d delivery) {
 			case packets.PropSubscriptionIdentifier:
 				n, k := varint(b[1:])
 				ids, b = append(ids, uint32(n)), b[1+k:]
+			case packets.PropMessageExpiryInterval:
+				left, b = binary.BigEndian.Uint32(b[1:]), b[5:]
 			default:
 				w.fail(c, "property %d", b[0])
 			}
@@ -525,20 +613,23 @@ func (c *modelClient) delivered(d delivery) {
 	if m.qos != d.qos && !m.loose {
 		w.fail(c, "%v, want QoS %d", d, m.qos)
 	}
+	if c.p.v5 && time.Duration(left)*time.Second != m.lives(w.clock()) {
+		w.fail(c, "%v lasts for %d s, want %v", d, left, m.lives(w.clock()))
+	}
 	if list != &c.ret {
-		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.loose && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
+		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.either && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
 			w.fail(c, "%v: the retain flag", d)
 		}
-		if !inOrder(*list, m) {
+		if !m.either && !inOrder(*list, m) {
 			w.fail(c, "%v comes before what was published before it: %+v", d, *list)
 		}
-		if d.dup && !m.maybe && !m.loose {
+		if d.dup && !m.maybe && !m.either {
 			w.fail(c, "%v has DUP and is new", d)
 		}
-		if !d.dup && m.seen && d.qos > 0 && !m.loose {
+		if !d.dup && m.seen && d.qos > 0 && !m.either {
 			w.fail(c, "%v comes again without DUP", d)
 		}
-		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.loose && d.dup {
+		if d.qos > 0 && m.oldPid != 0 && m.oldPid != d.pid && !m.either && d.dup {
 			w.fail(c, "%v comes again with packet id %d, had %d", d, d.pid, m.oldPid)
 		}
 	}
@@ -570,10 +661,10 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 			if l == &c.ret && !d.retain && !m.either || l != &c.ret && d.retain && !m.flags[1] && !m.either && !m.anyFlag {
 				continue
 			}
-			if best == nil {
+			if best == nil || best.qos != d.qos {
 				best = m
 			}
-			if !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
+			if m.qos == d.qos && !m.optional && (l == &c.ret || inOrder(*l, m)) { // it must come, and is due
 				best = m
 				break
 			}
@@ -593,7 +684,7 @@ func (c *modelClient) find(d delivery) (list *[]*modelMessage, m *modelMessage) 
 	if len(found) > 1 { // which of them it is cannot be told
 		optional := slices.ContainsFunc(found, func(m *modelMessage) bool { return m.optional })
 		for _, m := range found {
-			m.loose, m.optional = true, optional
+			m.optional = optional
 		}
 		for _, l := range all {
 			for _, m := range *l {
@@ -616,7 +707,7 @@ func inOrder(list []*modelMessage, m *modelMessage) bool {
 		if o == m {
 			return true
 		}
-		if o.pid == 0 && !o.optional && !o.acking {
+		if o.pid == 0 && !o.optional && !o.acking && !o.either {
 			return false
 		}
 	}
@@ -661,7 +752,7 @@ func (c *modelClient) away(keeps bool) {
 			m.optional = true // may be handed out late, when it is back
 		}
 	}
-	c.acked = nil
+	c.acked, c.owed, c.left = nil, nil, c.w.clock()
 	lost := func(m *modelMessage) {
 		if m.pid != 0 {
 			m.oldPid = m.pid
@@ -706,17 +797,32 @@ func (c *modelClient) leaveGroup(filter string) {
 	if g == nil {
 		return
 	}
-	if delete(g.members, c); len(g.members) == 0 {
-		delete(c.w.groups, filter)
+	if delete(g.members, c); len(g.members) > 0 {
+		return
+	}
+	delete(c.w.groups, filter)
+	for _, m := range g.pending {
+		if m.holder != nil {
+			m.holder.owed = append(m.holder.owed, m)
+		}
 	}
 }
 
-// lost is the will that is published when the connection ends.
-func (c *modelClient) lost() (out []*modelMessage) {
-	if c.will != nil {
-		out = append(out, c.will)
+// lost is the will that is published when the connection ends. One with a delay
+// waits, for as long as the session is kept.
+func (c *modelClient) lost() []*modelMessage {
+	if c.will == nil {
+		return nil
 	}
-	return out
+	delay := c.will.delay
+	if !c.keeps || c.w.leases == nil {
+		delay = 0
+	}
+	if delay = min(delay, c.expiry); delay > 0 {
+		c.delayed, c.due = c.will, c.w.clock().Add(delay)
+		return nil
+	}
+	return []*modelMessage{c.will}
 }
 
 func (c *modelClient) connect(rnd *rand.Rand) {
@@ -731,8 +837,10 @@ func (c *modelClient) connect(rnd *rand.Rand) {
 	}
 	window, aliases := 0, 0
 	var props []byte
+	ends := c.w.limits.SessionExpiry
 	if v == 5 {
-		if keeps {
+		if ends = 0; keeps {
+			ends = 600 * time.Second
 			props = expiry(600)
 		}
 		if rnd.IntN(3) > 0 {
@@ -756,27 +864,45 @@ func (c *modelClient) connect(rnd *rand.Rand) {
 			flags |= 1 << 5
 		}
 		if v == 5 {
-			rest = append(rest, 0)
+			var delay []byte
+			if rnd.IntN(3) == 0 {
+				will.delay = 50 * time.Second
+				delay = willDelay(50)
+			}
+			rest = append(appendLength(rest, len(delay)), delay...)
 		}
 		rest = append(append(rest, str(will.topic)...), str(will.payload)...)
 	}
 	c.w.say(c, "connect %d clean %v keeps %v window %d aliases %d will %v, was connected %v", v, clean, keeps, window, aliases, will, c.p != nil)
 	p := c.w.r.dial()
 	p.v5 = v == 5
-	p.send(connectPacket(v, c.id, flags, 60, props, rest...))
+	p.send(connectPacket(v, c.id, flags, 1200, props, rest...))
 	var wills []*modelMessage
 	if c.p != nil {
 		wills = c.lost()
-		for _, m := range wills {
-			m.taker = c
-		}
 		c.ended(codeTakenOver)
 		c.away(c.keeps)
 	}
+	if c.delayed != nil && clean { // else it is taken back
+		wills = append(wills, c.delayed)
+	}
+	c.delayed = nil
+	for _, m := range wills {
+		m.taker = c
+	}
 	h, body, err := p.read()
+	before := maps.Clone(c.w.retained)
 	c.w.pull(c, wills...) // before the CONNACK, and so before the new connection
 	c.connected(p, h, body, err, clean)
 	c.begin(keeps, window, aliases)
+	c.expiry = ends
+	for _, m := range c.ret { // what waited may be sent before the will is retained
+		if old := before[m.topic]; old != nil && slices.ContainsFunc(wills, func(o *modelMessage) bool { return o.retain && o.topic == m.topic }) {
+			other := *old
+			other.optional, other.loose, other.filter, other.qos = true, true, m.filter, 1
+			c.ret = append(c.ret, &other)
+		}
+	}
 	c.will = will
 	c.sync()
 }
@@ -854,7 +980,11 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 			c.out[alias] = m.topic
 		}
 	}
-	w.say(c, "publish %s=%s qos %d retain %v alias %v, name %q", m.topic, m.payload, m.qos, m.retain, props, name)
+	if c.p.v5 && rnd.IntN(4) == 0 {
+		m.lasts, m.sent = []time.Duration{20 * time.Second, 100 * time.Second, time.Hour}[rnd.IntN(3)], w.clock()
+		props = binary.BigEndian.AppendUint32(append(props, packets.PropMessageExpiryInterval), uint32(m.lasts/time.Second))
+	}
+	w.say(c, "publish %s=%s qos %d retain %v properties % x, name %q", m.topic, m.payload, m.qos, m.retain, props, name)
 	b := c.p.publishPacket(name, m.qos, c.pid, m.payload, props...)
 	if m.retain {
 		b[0] |= 1
@@ -1108,13 +1238,16 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 					if w.match(s.filter, name) {
 						out := *m
 						out.filter, out.qos, out.optional, out.by = s.filter, min(m.qos, s.qos), false, nil
+						out.either = slices.ContainsFunc(c.ret, func(o *modelMessage) bool {
+							return o.either && o.topic == out.topic && o.payload == out.payload
+						})
 						c.ret = append(c.ret, &out)
 					}
 				}
 			}
 		} else if old != nil {
 			for _, m := range c.ret {
-				m.loose = m.loose || m.filter == s.filter
+				m.loose = m.loose || m.filter == s.filter && old.qos != s.qos
 			}
 		}
 	}
@@ -1141,9 +1274,6 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 	}
 	delete(c.subs, filter)
 	if strings.HasPrefix(filter, "$share/") {
-		for _, m := range c.w.groups[filter].pending {
-			m.loose = true // may be on its way
-		}
 		c.leaveGroup(filter)
 		return
 	}
@@ -1154,7 +1284,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 				if delete(m.by, s); len(m.by) == 0 {
 					m.optional = true
 				}
-				m.loose = true
+				m.anyFlag = true
 			}
 		}
 	}
@@ -1172,7 +1302,7 @@ func (c *modelClient) unsubscribe(rnd *rand.Rand) {
 // drain lets all that are connected acknowledge what they get until nothing is
 // left that must come.
 func (w *world) drain() {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		left, what := 0, ""
 		for _, c := range w.clients {
@@ -1224,10 +1354,76 @@ func (w *world) drain() {
 				g.mu.Unlock()
 			}
 			w.r.s.routes.mu.RUnlock()
+			w.r.s.mu.Lock()
+			for id, c := range w.r.s.clients {
+				s := c.sess
+				s.mu.Lock()
+				what += fmt.Sprintf("\n%s: places %+v, flights %d to %d of %d, %d queued, %d retained, %d late, %d parked, replaced %d",
+					id, s.places, s.flightHead, s.flightTail, s.window, len(s.queue), len(s.retained), len(s.late), s.parked, len(s.replaced))
+				s.mu.Unlock()
+			}
+			w.r.s.mu.Unlock()
 			panic(diverged(fmt.Sprintf("%d messages do not come: %s", left, what)))
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
+}
+
+// pass lets time pass, in which nobody connected is silent for too long.
+func (w *world) pass(c *modelClient, d time.Duration) {
+	w.say(c, "%v pass", d)
+	w.drain()
+	for rest := d; rest > 0; rest -= 1000 * time.Second {
+		w.now.Add(int64(min(rest, 1000*time.Second)))
+		for _, c := range w.clients {
+			if c.p != nil {
+				c.sync()
+			}
+		}
+	}
+	now := w.clock()
+	for name, m := range w.retained {
+		if m.expired(now) {
+			delete(w.retained, name)
+		}
+	}
+	for _, c := range w.clients {
+		if c.p == nil && c.delayed != nil && !now.Before(c.due) {
+			w.await(c.delayed)
+			w.pull(c, c.delayed)
+			c.delayed = nil
+		}
+	}
+	for _, c := range w.clients {
+		if c.p == nil && c.session && now.After(c.left.Add(c.expiry)) {
+			eventually(w.t, "the session has expired", func() bool {
+				st := &w.r.s.sessions
+				st.mu.Lock()
+				defer st.mu.Unlock()
+				_, there := st.stored[c.id]
+				return !there
+			})
+			c.forget()
+		}
+		c.expire(now)
+	}
+	for _, g := range w.groups {
+		g.pending = slices.DeleteFunc(g.pending, func(m *modelMessage) bool { return m.holder == nil && m.expired(now) })
+	}
+}
+
+// expire forgets the messages whose time is over. Those that were sent before may
+// come again.
+func (c *modelClient) expire(now time.Time) {
+	over := func(m *modelMessage) bool {
+		m.optional = m.optional || m.expired(now)
+		return m.expired(now) && m.pid == 0 && !m.maybe
+	}
+	for p := range c.live {
+		c.live[p] = slices.DeleteFunc(c.live[p], over)
+		c.zero[p] = slices.DeleteFunc(c.zero[p], over)
+	}
+	c.ret = slices.DeleteFunc(c.ret, over)
 }
 
 // restart ends the gateway and starts it anew.
@@ -1252,6 +1448,13 @@ func (w *world) restart(c *modelClient) {
 		}
 	}
 	w.start()
+	for _, m := range wills { // of several on a topic, any may be the last
+		if got := w.r.s.Retained(topic.Name(m.topic)); m.retain && got != nil && slices.ContainsFunc(wills, func(o *modelMessage) bool {
+			return o.retain && o.topic == m.topic && o.payload == string(got.Payload)
+		}) {
+			w.retained[m.topic].payload, w.retained[m.topic].qos = string(got.Payload), got.QoS
+		}
+	}
 }
 
 func (m *modelMessage) String() string {

@@ -51,8 +51,7 @@ type node struct {
 	ready  chan struct{}          // closed then
 	ended  bool                   // others are not answered any more
 
-	published []*client     // their wills are on the log, and to be cleared
-	wake      chan struct{} // one token: there are some
+	publishing map[string]struct{} // clients whose stored wills this gateway is publishing
 
 	answers sync.WaitGroup
 
@@ -76,7 +75,7 @@ func newNode(s *Server, o *Options) *node {
 	n := &node{
 		s: s, id: hex.EncodeToString(b[:]), bucket: o.Leases, nc: o.Conn, ttl: o.LeaseTTL,
 		peers: map[string]lease{}, wills: map[string]*storedWill{}, ready: make(chan struct{}),
-		wake: make(chan struct{}, 1),
+		publishing: map[string]struct{}{},
 	}
 	if n.ttl <= 0 {
 		n.ttl = leaseTTL

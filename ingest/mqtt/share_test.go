@@ -1,8 +1,10 @@
 package mqtt
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -259,8 +261,11 @@ func TestSharedSubscriptionWithMembersThatComeAndGo(t *testing.T) {
 					return
 				default:
 				}
-				p := r.dial()
-				p.v5 = true
+				nc, err := net.Dial("tcp", r.s.Addr(auth.Plain).String())
+				if err != nil {
+					return // the gateway has ended
+				}
+				p := &peer{t: t, nc: nc, r: bufio.NewReader(nc), v5: true}
 				p.nc.Write(connectPacket(5, fmt.Sprint("m", k), byte(2*(k%2)), 60, append(expiry(uint32(600*(k%2))), packets.PropReceiveMaximum, 0, byte(1+k*3))))
 				p.nc.Write(packet(packets.Subscribe<<4|2, append([]byte{0, 9, 0}, append(str("$share/g/#"), 1)...)))
 				for i := 0; i < 20+17*k; {
@@ -329,4 +334,27 @@ func FuzzShareRecord(f *testing.F) {
 			t.Fatal(err, again, r)
 		}
 	})
+}
+
+// What a member was sent and has not acknowledged goes to another member when its
+// connection ends, also where it had left the group, and all else, before.
+func TestAMemberThatLeftAndIsLost(t *testing.T) {
+	for _, v := range versions {
+		r := start(t, nil)
+		pub, left, stays := r.connect(4, "pub"), r.connect(v, "left"), r.connect(v, "stays")
+		left.subscribe("$share/g/t")
+		pub.publish("t", 1, 1, "1")
+		pub.puback()
+		left.wants("1", false)
+		stays.subscribe("$share/g/t")
+		b := []byte{0, 9}
+		if v == 5 {
+			b = append(b, 0)
+		}
+		left.send(packet(packets.Unsubscribe<<4|2, append(b, str("$share/g/t")...)))
+		left.expect(packets.Unsuback)
+		r.leave(left, "left")
+		stays.wants("1", false)
+		r.stop()
+	}
 }

@@ -269,15 +269,11 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 	s := c.sess
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
+	if !unsaved {
+		c.leaveGroups(pk.Filters)
+	}
 	s.mu.Lock()
-	var left []*subscription
-	defer func() {
-		s.setShares()
-		s.mu.Unlock()
-		for _, sub := range left {
-			c.s.leaveShare(sub, false)
-		}
-	}()
+	defer s.mu.Unlock()
 	s.stall()
 	s.buffer()
 	n := 2
@@ -295,9 +291,7 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 			code = codeUnspecified
 		} else if sub != nil {
 			code = codeSuccess
-			if sub.shared {
-				left = append(left, sub)
-			} else {
+			if !sub.shared {
 				s.leaveGhost(sub)
 				c.s.routes.trie.Remove(sub.filter, sub)
 			}
@@ -309,7 +303,25 @@ func (c *client) unsubscribe(pk *packets.Packet, unsaved bool) {
 			s.buf = append(s.buf, code)
 		}
 	}
+	s.setShares()
 	s.changed()
+}
+
+// leaveGroups takes the session out of its groups among filters, before it says
+// so: no message of theirs follows. The caller holds routes.mu, and no session's
+// lock.
+func (c *client) leaveGroups(filters packets.Subscriptions) {
+	var left []*subscription
+	c.sess.mu.Lock()
+	for i := range filters {
+		if sub := c.sess.subs[topic.Filter(filters[i].Filter)]; sub != nil && sub.shared {
+			left = append(left, sub)
+		}
+	}
+	c.sess.mu.Unlock()
+	for _, sub := range left {
+		c.s.leaveShare(sub, false)
+	}
 }
 
 // forget takes sub out of the session. The caller holds s.mu and takes it out of
@@ -364,7 +376,7 @@ func (s *session) kept() bool {
 func (c *client) unsubscribeAll() {
 	s := c.sess
 	s.mu.Lock()
-	none := len(s.subs) == 0
+	none := len(s.subs) == 0 && s.flightHead == s.flightTail // which may be a group's it has left
 	s.mu.Unlock()
 	if none {
 		return

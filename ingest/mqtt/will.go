@@ -101,31 +101,23 @@ func (n *node) clearWill(ctx context.Context, client string, w *storedWill) {
 	n.mu.Unlock()
 }
 
-// keepWill makes the will of a CONNECT durable before it is accepted, and settles
-// that of an older connection which is still there: its gateway has died, or its
-// delay runs.
-// Source: MQTT 5, 3.1.3.2.2: a new connection to the session before the delay has
-// passed takes the will back.
+// keepWill makes the will of a CONNECT durable before it is accepted, in the place
+// of that of an older connection, which is settled first.
 func (c *client) keepWill(clean bool) *fault {
 	n := c.s.node
 	if n == nil {
 		return nil
 	}
-	old, err := n.will(c.ctx, c.key)
-	if err != nil {
+	ctx, cancel := context.WithTimeout(c.ctx, sessionsTimeout)
+	defer cancel()
+	if err := n.settleOlder(ctx, c.key, clean); err != nil {
 		return faultf(codeUnavailable, "unavailable", errs.Text(err))
-	}
-	if old != nil && (old.Due > 0 || !n.alive(old.Node)) {
-		if clean || old.Delay == 0 {
-			n.publish(c.ctx, c.key, old)
-		} else {
-			n.clearWill(c.ctx, c.key, old)
-		}
 	}
 	if c.will == nil {
 		return nil
 	}
 	w := c.will
+	var err error
 	c.kept, err = n.putWill(c.ctx, c.key, willRecord{
 		Node: n.id, Connection: c.connection, Delay: int64(c.willDelay / time.Second),
 		Will: willEvent{w.Topic, w.Payload, w.ClientID, w.Principal, w.SourceIP, w.QoS, w.Retain, w.Props},
@@ -134,6 +126,38 @@ func (c *client) keepWill(clean bool) *fault {
 		return faultf(codeUnavailable, "unavailable", errs.Text(err))
 	}
 	return nil
+}
+
+// settleOlder settles the will of a client's connection that has ended. There is
+// one only where its gateway has died, or could not store it, or where its delay
+// runs. When it returns nil, the will is on the log, or taken back.
+// Source: MQTT 5, 3.1.3.2.2: a new connection to the session before the delay has
+// passed takes the will back.
+func (n *node) settleOlder(ctx context.Context, client string, clean bool) error {
+	for {
+		old, err := n.will(ctx, client)
+		switch {
+		case err != nil || old == nil:
+			return err
+		case !clean && old.Delay > 0:
+			n.clearWill(ctx, client, old)
+			return nil
+		}
+		if !n.claimed(old) {
+			if done, err := n.publish(ctx, client, old); done || err != nil {
+				return err
+			}
+		}
+		// Somebody else is about to.
+		if !pause(ctx, 5*time.Millisecond) {
+			return errs.Errorf("mqtt.will", errs.Unavailable, "the will of an older connection is not settled")
+		}
+	}
+}
+
+// claimed reports whether another gateway publishes w at this moment.
+func (n *node) claimed(w *storedWill) bool {
+	return w.Due > 0 && w.Due <= n.s.now().UnixMilli() && w.Node != n.id && n.alive(w.Node)
 }
 
 // will returns the stored will of a client, nil where there is none.
@@ -199,41 +223,32 @@ func (c *client) publishWill(f *fault) {
 		// At once is better than not at all.
 	}
 	w.Received = now.UTC().Truncate(time.Millisecond)
-	ctx, cancel := context.WithTimeout(c.s.runContext(), 5*time.Second)
-	defer cancel()
-	c.unsettled.Add(1)
-	if err := c.s.log.Append(ctx, w, &willReceipt{c}, untracked); err != nil {
-		(&willReceipt{c}).Appended(untracked, w, err)
-	}
-}
-
-type willReceipt struct{ c *client }
-
-func (w *willReceipt) Appended(_ uint64, _ *event.Event, err error) {
-	defer w.c.unsettled.Done()
-	if err != nil {
-		w.c.s.m.failures.WithLabelValues("will").Inc()
-		w.c.s.logger.Error("will not stored", "clientId", w.c.id, "error", err)
-		return // its record stays, and is published when this gateway has ended
-	}
-	if n := w.c.s.node; n != nil {
-		n.drop(w.c)
-	}
-}
-
-func (w *willReceipt) Flush() {}
-
-// drop clears a published will's record, off the log's goroutine.
-func (n *node) drop(c *client) {
-	if c.kept == nil {
+	if err := c.s.store(c.s.runContext(), w); err != nil {
+		c.s.m.failures.WithLabelValues("will").Inc()
+		c.s.logger.Error("will not stored", "clientId", c.id, "error", err)
+		if c.kept != nil { // it is due, and tried again
+			r := c.kept.willRecord
+			r.Due = now.UnixMilli()
+			c.s.node.putWill(c.s.runContext(), c.key, r, c.kept.revision, false)
+		}
 		return
 	}
-	n.mu.Lock()
-	n.published = append(n.published, c)
-	n.mu.Unlock()
+	c.dropWill()
+}
+
+// store appends e and returns when it is on the log.
+func (s *Server) store(ctx context.Context, e *event.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	done := make(settled, 1)
+	if err := s.log.Append(ctx, e, &done, untracked); err != nil {
+		return err
+	}
 	select {
-	case n.wake <- struct{}{}:
-	default:
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -251,27 +266,14 @@ func (n *node) keepWills(ctx context.Context) {
 				adopted = time.Now()
 				n.s.adoptSessions(ctx)
 			}
-		case <-n.wake:
 		case <-ctx.Done():
-			n.clearPublished(ctx)
 			return
 		}
-		n.clearPublished(ctx)
 	}
 }
 
 // adoptEvery is how often sessions that other gateways left behind are looked for.
 const adoptEvery = 15 * time.Minute
-
-func (n *node) clearPublished(ctx context.Context) {
-	n.mu.Lock()
-	list := n.published
-	n.published = nil
-	n.mu.Unlock()
-	for _, c := range list {
-		n.clearWill(ctx, c.key, c.kept)
-	}
-}
 
 func (n *node) settleWills(ctx context.Context) {
 	n.mu.Lock()
@@ -301,8 +303,21 @@ func (n *node) settleWills(ctx context.Context) {
 
 // publish publishes a stored will: it is claimed first, so that of several
 // gateways one does, and cleared when it is on the log. A gateway that dies in
-// between leaves it to the next one, which may publish it again.
-func (n *node) publish(ctx context.Context, client string, w *storedWill) {
+// between leaves it to the next one, which may publish it again. done is false
+// where somebody else has claimed it.
+func (n *node) publish(ctx context.Context, client string, w *storedWill) (done bool, err error) {
+	n.mu.Lock()
+	_, busy := n.publishing[client]
+	n.publishing[client] = struct{}{}
+	n.mu.Unlock()
+	if busy {
+		return false, nil
+	}
+	defer func() {
+		n.mu.Lock()
+		delete(n.publishing, client)
+		n.mu.Unlock()
+	}()
 	r := w.willRecord
 	r.Node, r.Due = n.id, max(r.Due, n.s.now().UnixMilli())
 	mine, err := n.putWill(ctx, client, r, w.revision, false)
@@ -310,7 +325,7 @@ func (n *node) publish(ctx context.Context, client string, w *storedWill) {
 		n.s.noise.warn("a will is not published yet", "clientId", client, "error", err)
 	}
 	if mine == nil {
-		return
+		return false, err
 	}
 	e := &event.Event{
 		Topic: w.Will.Topic, Payload: w.Will.Payload, ClientID: w.Will.ClientID, Principal: w.Will.Principal, SourceIP: w.Will.SourceIP,
@@ -318,25 +333,13 @@ func (n *node) publish(ctx context.Context, client string, w *storedWill) {
 	}
 	if _, err := topic.ParseName(string(e.Topic), topic.Limits{}); err != nil {
 		n.s.logger.Error("a stored will has no topic; it is not published", "clientId", client)
-		n.clearWill(ctx, client, mine)
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	done := make(settled, 1)
-	if err = n.s.log.Append(ctx, e, &done, untracked); err == nil {
-		select {
-		case err = <-done:
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-	}
-	if err != nil {
+	} else if err := n.s.store(ctx, e); err != nil {
 		n.s.m.failures.WithLabelValues("will").Inc()
 		n.s.noise.warn("a will is not stored yet", "clientId", client, "error", err)
-		return // it is due, and tried again
+		return false, err // it is due, and tried again
 	}
 	n.clearWill(ctx, client, mine)
+	return true, nil
 }
 
 // settled is the receipt of one event somebody waits for.

@@ -99,7 +99,7 @@ func start(t testing.TB, change func(*Options)) *rig {
 
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); {
+	for deadline := time.Now().Add(time.Minute); !f(); {
 		if time.Now().After(deadline) {
 			t.Fatal("not in time: " + what)
 		}

@@ -98,7 +98,6 @@ func TestEnrolUntilKilled(t *testing.T) {
 	told := func(what, value string) {
 		step()
 		fmt.Println("told", what, value)
-		step()
 	}
 	var clock atomic.Int64
 	w, stop := beginAt(t, dir, &clock, step)

@@ -12,10 +12,13 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"math/big"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/eventlog"
 	"github.com/weir-iot/weir/internal/kv"
@@ -58,6 +61,7 @@ func (h hook) Invoke(context.Context, string, []byte) ([]byte, error) {
 type world struct {
 	*Service
 	r   *registry.Registry
+	who Caller // who asks
 	csr string
 }
 
@@ -86,8 +90,8 @@ func beginAt(t testing.TB, dir string, clock *atomic.Int64, step func()) (_ *wor
 		t.Fatal(err)
 	}
 	now := func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
-	w := &world{}
-	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check,
+	w := &world{who: Caller{Principal: "claim", ClientID: "device"}}
+	w.r, err = registry.Open(ctx, registry.Options{Bucket: b, AccountID: "123456789012", Region: "us-east-1", CheckTemplate: Check, Keys: registry.ECDSAP256,
 		CA: &signer{key, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}, step}, Logger: slog.New(slog.DiscardHandler),
 		// Each change begins by asking what time it is: so changes have steps between
 		// them.
@@ -144,7 +148,7 @@ func (w *world) ask(t testing.TB, n topic.Name, q any) (answer map[string]any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, out, err := w.Call(t.Context(), Caller{Principal: "claim", ClientID: "device"}, n, b)
+	_, out, err := w.Call(t.Context(), w.who, n, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,6 +193,95 @@ func TestLapsedClaims(t *testing.T) {
 	}
 }
 
+// slowHook answers once it is let go.
+type slowHook struct{ hook, let chan struct{} }
+
+func (h slowHook) Invoke(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+	h.hook <- struct{}{}
+	select {
+	case <-h.let:
+		return []byte(`{"allowProvisioning": true}`), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// While hooks are slow, as many as there may be, certificates are made all the
+// same; and a token that many use at once is good for one of them.
+func TestSlowHooks(t *testing.T) {
+	var clock atomic.Int64
+	w, stop := begin(t, t.TempDir(), &clock)
+	defer stop()
+	w.registrations.perSecond = 1 << 30
+	w.template(t, "hooked", fleet, "", &registry.Hook{TargetARN: "arn:aws:lambda:us-east-1:123456789012:function:gate"})
+	h := slowHook{make(chan struct{}), make(chan struct{})}
+	w.o.Invoke = h
+	csr := map[string]string{"certificateSigningRequest": w.csr}
+	token := w.ask(t, "$aws/certificates/create-from-csr/json", csr)["certificateOwnershipToken"].(string)
+	var registered, late atomic.Int64
+	var devices sync.WaitGroup
+	for i := range maxHooks {
+		devices.Go(func() {
+			switch a := w.register(t, "hooked", token, itoa(i)); {
+			case a["thingName"] != nil:
+				registered.Add(1)
+			case a["errorCode"] == "AccessDenied":
+				late.Add(1) // five seconds were over on a busy machine
+			case a["errorCode"] != "InvalidCertificateOwnershipToken":
+				t.Error(a)
+			}
+		})
+	}
+	for range maxHooks {
+		<-h.hook
+	}
+	if n := len(w.calls); n > 0 {
+		t.Errorf("%d calls stand in the way of others while they wait for their hooks", n)
+	}
+	if a := w.ask(t, "$aws/certificates/create-from-csr/json", csr); a["certificateId"] == nil {
+		t.Error(a)
+	}
+	close(h.let)
+	devices.Wait()
+	if n := registered.Load(); n != 1 && late.Load() < maxHooks {
+		t.Errorf("%d things with one token", n)
+	}
+	w.whole(t)
+}
+
+// A claim of CreateProvisioningClaim is for one template and five minutes.
+func TestTemporaryClaim(t *testing.T) {
+	var clock atomic.Int64
+	w, stop := begin(t, t.TempDir(), &clock)
+	defer stop()
+	w.template(t, "fleet", fleet, "", nil)
+	w.template(t, "other", fleet, "", nil)
+	claim, _, err := w.r.CreateProvisioningClaim(t.Context(), "fleet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.who = Caller{Principal: claim.ID, ClientID: "phone"}
+	a := w.ask(t, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": w.csr})
+	token := a["certificateOwnershipToken"].(string)
+	if r := w.register(t, "other", token, "1"); r["errorCode"] != "AccessDenied" {
+		t.Errorf("by another template: %v", r)
+	}
+	if r := w.register(t, "fleet", token, "1"); r["thingName"] != "lamp-1" {
+		t.Error(r)
+	}
+	clock.Store(int64(registry.ClaimLife))
+	if _, err := w.r.ProvisioningClaim(claim.ID); registry.CodeOf(err) != registry.NotFound {
+		t.Errorf("after its five minutes: %v", err)
+	}
+	if err := w.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	clock.Store(0)
+	if _, err := w.r.ProvisioningClaim(claim.ID); registry.CodeOf(err) != registry.NotFound {
+		t.Errorf("it is kept: %v", err)
+	}
+}
+
 // BenchmarkEnrol is one device from its request to its thing, without the
 // gateway.
 func BenchmarkEnrol(b *testing.B) {
@@ -208,4 +301,26 @@ func BenchmarkEnrol(b *testing.B) {
 			}
 		}
 	})
+}
+
+// What a device is told of a failure: what it can do about it, no more.
+func TestRejections(t *testing.T) {
+	for _, test := range []struct {
+		kind   errs.Kind
+		status int
+		code   string
+		told   bool // the text
+	}{
+		{errs.Invalid, 400, "InvalidParameters", true},
+		{errs.Conflict, 409, "ResourceConflict", true},
+		{errs.Quota, 429, "Throttled", true},
+		{errs.Unavailable, 503, "ServiceUnavailable", false},
+		{errs.Timeout, 503, "ServiceUnavailable", false},
+		{errs.Internal, 500, "InternalError", false},
+	} {
+		r := rejectionOf(errs.Errorf("op", test.kind, "the text"))
+		if r.StatusCode != test.status || r.ErrorCode != test.code || strings.Contains(r.ErrorMessage, "the text") != test.told {
+			t.Errorf("%v: %+v", test.kind, r)
+		}
+	}
 }

@@ -141,16 +141,19 @@ func Compile(body string, typ registry.TemplateType) (*Template, error) {
 // members refuses what n may not have.
 func (c *compiler) members(n *node, what string, allowed []string) error {
 	for _, k := range n.keys {
-		if slices.Contains(allowed, k.name) {
-			continue
+		if !slices.Contains(allowed, k.name) {
+			return c.unknown(k, what, allowed)
 		}
-		hint := "it may have " + strings.Join(allowed, ", ")
-		if near, ok := suggest.Nearest(k.name, allowed); ok {
-			hint = "did you mean " + near + "?"
-		}
-		return c.fail(k.at, hint, "%s has no %q", what, clip(k.name))
 	}
 	return nil
+}
+
+func (c *compiler) unknown(k key, what string, allowed []string) error {
+	hint := "it may have " + strings.Join(allowed, ", ")
+	if near, ok := suggest.Nearest(k.name, allowed); ok {
+		hint = "did you mean " + near + "?"
+	}
+	return c.fail(k.at, hint, "%s has no %q", what, clip(k.name))
 }
 
 // known refuses a name that stands for nothing.
@@ -304,6 +307,13 @@ func (c *compiler) resources(n *node) error {
 	return nil
 }
 
+// overrideNames are the properties of OverrideSettings as the guide's text has
+// them; its examples have the others.
+// Source: AWS IoT Core developer guide, "Provisioning templates".
+var overrideNames = map[string]string{
+	"ATTRIBUTE_PAYLOAD": "AttributePayload", "THING_TYPE_NAME": "ThingTypeName", "THING_GROUPS": "ThingGroups", "STATUS": "Status",
+}
+
 // overrides reads OverrideSettings; allowed has, for each property, what it may
 // be.
 func (c *compiler) overrides(n *node, what string, allowed map[string][]Override) (map[string]Override, error) {
@@ -316,19 +326,27 @@ func (c *compiler) overrides(n *node, what string, allowed map[string][]Override
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if err := c.members(n, "OverrideSettings of "+what, names); err != nil {
-		return nil, err
-	}
 	for _, k := range n.keys {
+		name := k.name
+		if usual, ok := overrideNames[name]; ok {
+			name = usual
+		}
+		values, ok := allowed[name]
+		if !ok {
+			return nil, c.unknown(k, "OverrideSettings of "+what, names)
+		}
+		if _, ok := out[name]; ok {
+			return nil, c.fail(k.at, "", "%s is there twice", name)
+		}
 		o := Override(k.value.text)
-		if k.value.kind != 's' || !slices.Contains(allowed[k.name], o) {
+		if k.value.kind != 's' || !slices.Contains(values, o) {
 			var words []string
-			for _, a := range allowed[k.name] {
+			for _, a := range values {
 				words = append(words, string(a))
 			}
-			return nil, c.fail(k.value.at, "", "%s must be one of %s", k.name, strings.Join(words, ", "))
+			return nil, c.fail(k.value.at, "", "%s must be one of %s", name, strings.Join(words, ", "))
 		}
-		out[k.name] = o
+		out[name] = o
 	}
 	return out, nil
 }

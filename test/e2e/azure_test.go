@@ -22,12 +22,12 @@ import (
 
 // hub is the service side of a Weir's Azure dialect.
 type hub struct {
-	t  *testing.T
+	t  testing.TB
 	w  *weirtest.Weir
 	cl *http.Client
 }
 
-func newHub(t *testing.T, w *weirtest.Weir) *hub {
+func newHub(t testing.TB, w *weirtest.Weir) *hub {
 	conf := w.TLS()
 	conf.Certificates = nil
 	tr := &http.Transport{TLSClientConfig: conf}
@@ -109,6 +109,13 @@ func (h *hub) device(id string) string {
 	return d.Authentication.SymmetricKey.PrimaryKey
 }
 
+func decode(t *testing.T, b []byte, v any) {
+	t.Helper()
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+}
+
 // must is do, and fails the test where the status is another.
 func (h *hub) must(want int, policy, method, path string, body any, header ...string) []byte {
 	h.t.Helper()
@@ -119,7 +126,7 @@ func (h *hub) must(want int, policy, method, path string, body any, header ...st
 	return out
 }
 
-func deviceToken(t *testing.T, id, key string, d time.Duration) string {
+func deviceToken(t testing.TB, id, key string, d time.Duration) string {
 	t.Helper()
 	s, err := azure.MakeToken("localhost/devices/"+id, "", key, time.Now().Add(d))
 	if err != nil {

@@ -82,3 +82,60 @@ v1().then(v2).then(() => { console.log('done'); process.exit(0) }, e => { consol
 		t.Error(out)
 	}
 }
+
+// mqtt.js enrols in CBOR, by the npm package of that name, with MQTT 3.1.1 and 5.
+func TestMQTTJSEnrolsInCBOR(t *testing.T) {
+	if testing.Short() {
+		t.Skip("other people's programs")
+	}
+	e := startEnrolment(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"cert": e.pem[0], "key": e.pem[1], "csr": csrOf(t, ecKey(t), csrTemplate)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const script = `
+const mqtt = require('mqtt'), cbor = require('cbor'), fs = require('fs'), {once} = require('events'), assert = require('assert').strict
+const [port, ca, cert, key, csr] = process.argv.slice(1)
+setTimeout(() => { console.error('no end'); process.exit(1) }, 60000).unref()
+const options = {protocol: 'mqtts', host: 'localhost', port: +port, servername: 'localhost', ca: fs.readFileSync(ca), reconnectPeriod: 0, connectTimeout: 30000}
+
+async function enrol(version) {
+  const c = mqtt.connect({...options, protocolVersion: version, clientId: 'cbor-' + version, cert: fs.readFileSync(cert), key: fs.readFileSync(key)})
+  await once(c, 'connect')
+  const ask = async (call, payload) => {
+    await c.subscribeAsync([call + '/accepted', call + '/rejected'], {qos: 1})
+    const answer = once(c, 'message')
+    await c.publishAsync(call, payload, {qos: 1})
+    const [topic, body] = await answer
+    return [topic.slice(call.length + 1), cbor.decodeFirstSync(body)]
+  }
+  const accepted = ([outcome, a]) => { assert.equal(outcome, 'accepted', JSON.stringify(a)); return a }
+  const rejected = ([outcome, a]) => { assert.equal(outcome, 'rejected'); return a }
+  const register = '$aws/provisioning-templates/lamps/provision/cbor', name = 'mqttjs-' + version
+
+  const k = accepted(await ask('$aws/certificates/create/cbor', version == 4 ? Buffer.alloc(0) : cbor.encode({})))
+  assert.deepEqual(Object.keys(k).sort(), ['certificateId', 'certificateOwnershipToken', 'certificatePem', 'privateKey'])
+  const s = accepted(await ask('$aws/certificates/create-from-csr/cbor', cbor.encode({certificateSigningRequest: fs.readFileSync(csr, 'utf8')})))
+  assert.deepEqual(Object.keys(s).sort(), ['certificateId', 'certificateOwnershipToken', 'certificatePem'])
+  const no = rejected(await ask(register, Buffer.from('{}')))
+  assert.deepEqual([no.statusCode, no.errorCode], [400, 'InvalidPayload']); assert.ok(no.errorMessage)
+  const t = accepted(await ask(register, cbor.encode({certificateOwnershipToken: k.certificateOwnershipToken, parameters: {ThingName: name, Site: 'c'}})))
+  assert.deepEqual(t, {thingName: name, deviceConfiguration: {Endpoint: 'https://c.example.com'}})
+  assert.equal(rejected(await ask(register, cbor.encode({certificateOwnershipToken: k.certificateOwnershipToken, parameters: {ThingName: name}}))).errorCode, 'InvalidCertificateOwnershipToken')
+  await c.endAsync()
+
+  const own = mqtt.connect({...options, protocolVersion: version, clientId: name, cert: k.certificatePem, key: k.privateKey})
+  await once(own, 'connect')
+  await own.publishAsync('dt/' + name + '/x', '1', {qos: 1})
+  await own.endAsync()
+}
+enrol(4).then(() => enrol(5)).then(() => { console.log('done'); process.exit(0) }, e => { console.error(e); process.exit(1) })
+`
+	ends := e.Endpoints()
+	out := node(t, script, port(ends.MQTTS), ends.CAFile, filepath.Join(dir, "cert"), filepath.Join(dir, "key"), filepath.Join(dir, "csr"))
+	if !strings.Contains(out, "done") {
+		t.Error(out)
+	}
+}

@@ -17,10 +17,12 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +34,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"github.com/fxamacker/cbor/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-iot/weir/internal/mqttclient"
 	"github.com/weir-iot/weir/test/weirtest"
@@ -235,10 +239,13 @@ const provisionLamps = "$aws/provisioning-templates/lamps/provision/"
 // A device enrols, in either format, and connects with what it got. Nobody else
 // sees a thing of it.
 func TestProvisioning(t *testing.T) {
-	e := startEnrolment(t)
+	var logged safeBuffer
+	e := startEnrolment(t, weirtest.Log(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	// An eavesdropper who may do everything.
 	all := e.connect("eavesdropper", e.TLS().Certificates[0], "#", "$aws/certificates/#", "$aws/provisioning-templates/#")
-	_ = all.c.Subscribe(t.Context(), 1, "$aws/#") // refused: it would span topics of Weir's own
+	if err := all.c.Subscribe(t.Context(), 1, "$aws/#"); err == nil {
+		t.Error("$aws/# is granted: it spans topics of Weir's own")
+	}
 	out := e.Subscribe("heard/#")
 	e.Apply(`{"ruleName": "ears", "sql": "SELECT * FROM '$aws/#'", "actions": [{"republish": {"topic": "heard/all"}}]}`)
 
@@ -302,6 +309,19 @@ func TestProvisioning(t *testing.T) {
 			heard++
 		}
 	}
+	// Those who read the log with NATS.
+	for _, m := range e.readLog() {
+		for _, s := range secrets {
+			if bytes.Contains(m, []byte(s)) || bytes.Contains(m, []byte("PRIVATE KEY")) {
+				t.Errorf("a reader of the log has a secret: %s", m)
+			}
+		}
+	}
+	for _, s := range append(secrets, "PRIVATE KEY") {
+		if strings.Contains(logged.String(), s) {
+			t.Errorf("a secret is logged: %s", s)
+		}
+	}
 	list, err := e.API().ProvisionLog(t.Context(), nil)
 	if err != nil || len(list) != 6 {
 		t.Fatal(len(list), err)
@@ -327,6 +347,69 @@ func TestProvisioning(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// safeBuffer is a bytes.Buffer for several goroutines.
+type safeBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// readLog returns all that the credentials for data teams can read: the log, with
+// its headers. More they are refused.
+func (e *enrolment) readLog() [][]byte {
+	e.t.Helper()
+	ends := e.Endpoints()
+	refused := make(chan error, 10)
+	nc, err := nats.Connect("nats://"+ends.NATS, nats.UserCredentials(ends.NATSCreds), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.SubscribeSync(">"); err != nil {
+		e.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(e.t.Context(), time.Minute)
+	defer cancel()
+	select {
+	case err := <-refused:
+		if !strings.Contains(strings.ToLower(err.Error()), "permissions violation") {
+			e.t.Error(err)
+		}
+	case <-ctx.Done():
+		e.t.Fatal("readers may subscribe to everything")
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	stream, err := js.CreateConsumer(ctx, "EVENTS-0", jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	var out [][]byte
+	for {
+		m, err := stream.Next(jetstream.FetchMaxWait(time.Minute))
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		out = append(out, fmt.Appendf(nil, "%s %v %s", m.Subject(), m.Headers(), m.Data()))
+		if meta, err := m.Metadata(); err != nil || meta.NumPending == 0 {
+			return out
+		}
 	}
 }
 
@@ -453,12 +536,29 @@ func TestProvisioningAttacks(t *testing.T) {
 	_, second := d.fromCSR("json")
 	d.refused(provisionLamps+"json", register(second, map[string]string{"ThingName": "a", "Site": "elsewhere"}), "ResourceConflict")
 
+	// A hook that is not there at all.
+	lambda.Close()
+	d.refused(hooked, register(second, map[string]string{"ThingName": "b"}), "AccessDenied")
+
 	// The claim is good for nothing else.
 	if err := d.c.Publish(t.Context(), &mqttclient.Message{Topic: "dt/a/x", QoS: 1}); err == nil {
 		t.Error("a claim certificate may publish")
 	}
 	if err := d.c.Subscribe(t.Context(), 1, "dt/#"); err == nil {
 		t.Error("a claim certificate may subscribe")
+	}
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{ServerName: "localhost", RootCAs: e.conf.RootCAs, Certificates: []tls.Certificate{e.claim}}}}
+	defer web.CloseIdleConnections()
+	for path, why := range map[string]string{"dt/a/x": "not allowed", csr: "call it over MQTT"} {
+		r, err := web.Post("https://"+e.Endpoints().HTTPS+"/topics/"+url.PathEscape(path), "", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(r.Body)
+		r.Body.Close()
+		if r.StatusCode != http.StatusForbidden || !strings.Contains(string(b), why) {
+			t.Errorf("by HTTPS on %s: %d %s", path, r.StatusCode, b)
+		}
 	}
 	// Nobody without an identity calls at all.
 	plain := e.Connect(mqttclient.Options{})
@@ -650,6 +750,12 @@ func TestRegisterThingAPI(t *testing.T) {
 	list, err := e.api.ListCertificates(t.Context(), &iot.ListCertificatesInput{})
 	if err != nil || len(list.Certificates) != 3 { // the owner's, the claim, the one above
 		t.Error(len(list.Certificates), err)
+	}
+	// A file of many devices is not taken: the caller is told so.
+	_, err = e.api.StartThingRegistrationTask(t.Context(), &iot.StartThingRegistrationTaskInput{TemplateBody: aws.String(body), InputFileBucket: aws.String("bucket"), InputFileKey: aws.String("key"),
+		RoleArn: aws.String("arn:aws:iam::123456789012:role/provisioning")})
+	if err == nil || !strings.Contains(err.Error(), "does not have the operation StartThingRegistrationTask") {
+		t.Error(err)
 	}
 	if _, err := e.api.CreateProvisioningTemplate(t.Context(), &iot.CreateProvisioningTemplateInput{TemplateName: aws.String("bad"), TemplateBody: aws.String(`{"Resources": {"x": {}}}`),
 		ProvisioningRoleArn: aws.String("arn:aws:iam::123456789012:role/provisioning")}); err == nil || !strings.Contains(err.Error(), "1:21") {

@@ -15,10 +15,11 @@ import (
 // node runs a script to its end and returns what it wrote.
 func node(t *testing.T, script string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	dir := filepath.Dir(npm.Dir(t)) // may have to be filled first
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", append([]string{"-e", script, "--"}, args...)...)
-	cmd.Dir = filepath.Dir(npm.Dir(t))
+	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("node: %v\n%s", err, out)
