@@ -833,7 +833,7 @@ func TestAWSGuide(t *testing.T) {
 	if err := os.Symlink(weirtest.Binary(t), filepath.Join(bin, "weir")); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-e", "-c", "shopt -s expand_aliases\n"+script)
 	cmd.Dir = t.TempDir()
