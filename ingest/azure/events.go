@@ -228,9 +228,11 @@ func (h *Hub) tellTwinsWhileFirst(ctx context.Context) error {
 	}
 	var saved []uint64
 	for h.o.First() && ctx.Err() == nil {
+		var failed error
 		for p, f := range followers {
 			if at[p], err = h.tellTwinsOf(ctx, f, at[p]); err != nil {
-				return err
+				failed = err
+				break
 			}
 		}
 		if !slices.Equal(saved, at) {
@@ -242,6 +244,9 @@ func (h *Hub) tellTwinsWhileFirst(ctx context.Context) error {
 				return err // another one does it
 			}
 			saved = slices.Clone(at)
+		}
+		if failed != nil {
+			return failed
 		}
 	}
 	return nil
