@@ -204,20 +204,12 @@ func (s *Server) handler() http.Handler {
 	}
 	return s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Before the mux, which cleans the path of what it redirects.
-		if !s.lambda(r) && s.o.AWS.Claims(r) {
+		if s.o.AWS.Claims(r) {
 			s.o.AWS.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	}))
-}
-
-// lambda reports whether a request is for the Lambda API: signed as those of the
-// other AWS APIs are, and known by its path.
-func (s *Server) lambda(r *http.Request) bool {
-	return s.o.Lambda != nil && slices.ContainsFunc(s.o.LambdaRoots, func(root string) bool {
-		return r.URL.Path == root || strings.HasSuffix(root, "/") && strings.HasPrefix(r.URL.Path, root)
-	})
 }
 
 // guard lets through only what was meant for this server: a Host it is known

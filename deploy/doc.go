@@ -1,3 +1,4 @@
 // Package deploy holds what is needed to run Weir somewhere: a container image,
-// a systemd unit, an example of a configuration. No message passes through it.
+// systemd units, compose for a process a role, an example of a configuration. No
+// message passes through it.
 package deploy

@@ -128,8 +128,11 @@ func (c *Config) complete() error {
 		}
 		return bad("the runtime %s takes no code", c.Runtime)
 	}
-	if !c.process() && (len(c.Command) > 0 || len(c.Mounts) > 0 || c.Isolation != sandbox.Full || c.Network != sandbox.Closed) {
-		return bad("command, mounts, isolation and network are for programs, not for the runtime %s", c.Runtime)
+	if !c.process() && (len(c.Command) > 0 || c.Isolation != sandbox.Full || c.Network != sandbox.Closed) {
+		return bad("command, isolation and network are for programs, not for the runtime %s", c.Runtime)
+	}
+	if !c.runs() && len(c.Mounts) > 0 {
+		return bad("mounts are for code that runs here, not for the runtime %s", c.Runtime)
 	}
 	if len(c.Command) > 0 && family(c.Runtime) != "provided" {
 		return bad("command is for the runtime provided")
@@ -212,8 +215,13 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 // Isolates says in whole sentences what this function is kept from, as the host
 // is.
 func (c *Config) isolates(r *sandbox.Report) (warnings []string) {
+	if c.Runtime == "wasm" {
+		for _, m := range c.Mounts {
+			warnings = append(warnings, fmt.Sprintf("mount %s: the module can read all that Weir can read there", m))
+		}
+	}
 	if !c.process() {
-		return nil
+		return warnings
 	}
 	if c.Isolation == sandbox.None {
 		return []string{"isolation none: the program runs as Weir's own user and can read Weir's data folder, its keys and every function's events"}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
+
+	"github.com/tetratelabs/wazero"
 
 	"github.com/weir-iot/weir/functions/sandbox"
 	"github.com/weir-iot/weir/internal/errs"
@@ -56,6 +59,9 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 		cfg.Code, cfg.CodeSize = hash(d.Package), int64(len(d.Package))
 	}
 	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	if err := s.grantable(cfg.Mounts); err != nil {
 		return nil, err
 	}
 	if cfg.process() {
@@ -111,7 +117,10 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 		// It must unpack before anyone may call it.
 		dir, err := s.codes.folder(ctx, cfg.Code, cfg.CodeSize)
 		if err == nil && cfg.Runtime == "wasm" {
-			err = s.compile(dir, &cfg)
+			var rt wazero.Runtime
+			if rt, _, err = s.compile(dir, &cfg); err == nil { // into the cache: no call waits for it
+				rt.Close(context.Background())
+			}
 		}
 		if err != nil {
 			if old == nil || !slices.Contains(old.packages(), cfg.Code) {
@@ -126,6 +135,27 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (*Deployed, error) {
 	}
 	s.sweep(ctx, old, &r)
 	return &Deployed{s.describe(f, r.Latest, Latest), result, cfg.isolates(s.reportFor(ctx, &cfg))}, nil
+}
+
+// grantable refuses mounts that show Weir's own files.
+func (s *Service) grantable(mounts []string) error {
+	for _, m := range mounts {
+		if real, err := filepath.EvalSymlinks(m); err == nil {
+			m = real
+		}
+		for _, h := range append([]string{s.o.Dir}, s.o.Hidden...) {
+			if h, err := filepath.Abs(h); err != nil || inside(m, h) || inside(h, m) {
+				return errs.Errorf("functions.Deploy", errs.Invalid, "mount %q: Weir's own files are there", m)
+			}
+		}
+	}
+	return nil
+}
+
+// inside reports whether path is dir or below it.
+func inside(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 func (s *Service) reportFor(ctx context.Context, cfg *Config) *sandbox.Report {

@@ -24,8 +24,6 @@ const (
 	waitElsewhere  = 30 * time.Second // for a place
 	graceElsewhere = 5 * time.Second  // for the way there and back
 	logsPoll       = 20 * time.Second // one question for further lines
-
-	followAgain = time.Second
 )
 
 // The operations, with their arguments.
@@ -136,22 +134,6 @@ func (s *Service) logsAfter(ctx context.Context, q logsQuestion) (*logsAnswer, e
 type elsewhere struct {
 	s    *Service
 	asks Elsewhere
-}
-
-// follow keeps what is known of functions up to date until ctx ends.
-func (e *elsewhere) follow(ctx context.Context) error {
-	for {
-		err := e.s.bucket.Watch(ctx, recordPrefix, e.s.seen)
-		if ctx.Err() != nil {
-			return nil
-		}
-		e.s.logger.Warn("functions are not followed; trying again", "err", err)
-		select {
-		case <-time.After(followAgain):
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }
 
 func (e *elsewhere) call(ctx context.Context, cfg *Config, q *Request) (*Response, error) {

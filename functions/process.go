@@ -101,6 +101,30 @@ func (r *processes) reap(before time.Time) {
 	}
 }
 
+// idleSince returns when the environment that is idle longest was used last.
+func (r *processes) idleSince() (used time.Time, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.idle) == 0 {
+		return used, false
+	}
+	return r.idle[0].used, true
+}
+
+// evict ends the environment that is idle longest, where there is one.
+func (r *processes) evict() {
+	r.mu.Lock()
+	var env *environment
+	if len(r.idle) > 0 {
+		env = r.idle[0]
+		r.idle = slices.Delete(r.idle, 0, 1)
+	}
+	r.mu.Unlock()
+	if env != nil {
+		env.end()
+	}
+}
+
 func (r *processes) close() {
 	r.mu.Lock()
 	r.closed = true

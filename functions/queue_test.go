@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +210,40 @@ func TestScaleToZero(t *testing.T) {
 			t.Errorf("%s %s", r.Payload, r.Log)
 		}
 		eventually(t, "no environment is left", func() bool { return s.Environments() == 0 })
+	}
+}
+
+// Where there is room for one program only, what is idle makes way.
+func TestIdleEnvironmentsMakeWay(t *testing.T) {
+	if _, err := os.Stat("/usr/bin/python3"); err != nil {
+		t.Skip("python3 is not installed")
+	}
+	s, _ := open(t, func(o *functions.Options) { o.MaxEnvironments = 1 })
+	for _, name := range []string{"a", "b"} {
+		deploy(t, s, name, functions.Config{Runtime: "provided", Command: []string{"python3", "-c", sleeper}}, zipped(t, file{"x", name, 0o644}))
+	}
+	for _, name := range []string{"a", "b", "b", "a"} {
+		if r := invoke(t, s, name, `0`); r.Error != "" {
+			t.Errorf("%s: %s", name, r.Payload)
+		}
+		if n := s.Environments(); n != 1 {
+			t.Errorf("%d environments", n)
+		}
+	}
+	busy := make(chan error, 1)
+	go func() {
+		_, err := s.Invoke(t.Context(), "a", []byte(`2`))
+		for errs.Is(err, errs.Quota) { // b was at work
+			_, err = s.Invoke(t.Context(), "a", []byte(`2`))
+		}
+		busy <- err
+	}()
+	eventually(t, "a is at work", func() bool {
+		_, err := s.Call(t.Context(), &functions.Request{Function: "b", Payload: []byte(`0`)})
+		return errs.Is(err, errs.Quota)
+	})
+	if err := <-busy; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -277,17 +277,15 @@ func (e *environment) answered(c *connection, r *http.Request, id string) error 
 	case r.Trailer.Get(headerErrType) != "":
 		res = failed(id, r.Trailer.Get(headerErrType), "the function failed while it answered")
 	}
-	// First the program, which has a request to make before its next event.
-	if err == nil {
-		err = c.accepted()
-	} else {
-		err = c.refuse(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the answer is not taken")
-	}
 	e.finish(id, res)
-	return err
+	if err != nil {
+		return c.refuse(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the answer is not taken")
+	}
+	return c.accepted()
 }
 
-// finish tells res where id is still the invocation under way.
+// finish tells res where id is still the invocation under way. That comes before
+// the program hears of it: it may ask for the next event, or end, at once.
 func (e *environment) finish(id string, res result) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -309,11 +307,9 @@ func (e *environment) failed(c *connection, r *http.Request, id string) error {
 		}
 		body, _ = json.Marshal(failure{kind, strings.ToValidUTF8(string(body[:min(len(body), 1024)]), "\ufffd")})
 	}
-	if err == nil {
-		err = c.accepted()
-	} else {
-		err = c.refuse(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the error is not taken")
-	}
 	e.finish(id, result{payload: body, failed: true})
-	return err
+	if err != nil {
+		return c.refuse(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the error is not taken")
+	}
+	return c.accepted()
 }

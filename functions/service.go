@@ -44,6 +44,10 @@ type Options struct {
 	// for isolation none. weir serve sets it; weir dev warns.
 	RequireIsolation bool
 
+	// Isolation is what this machine was found to isolate; nil: it is tried when it
+	// must be known.
+	Isolation *sandbox.Report
+
 	// Alone says that no other process runs functions on this log: queued events
 	// need no lease then.
 	Alone bool
@@ -167,6 +171,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.host, err = sandbox.NewHost(o.Dir, o.Hidden); err != nil {
 		return nil, err
 	}
+	if o.Isolation != nil {
+		s.host.Assume(o.Isolation)
+	}
 	if err := o.Bucket.Scan(ctx, recordPrefix, func(e kv.Entry) error { s.seen(e); return nil }); err != nil {
 		return nil, err
 	}
@@ -185,7 +192,8 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 // Run serves invocations until ctx ends; then it ends every environment.
 func (s *Service) Run(ctx context.Context) error {
 	if s.elsewhere != nil {
-		return s.elsewhere.follow(ctx)
+		s.watch(ctx)
+		return nil
 	}
 	s.mu.Lock()
 	s.running = true
@@ -602,14 +610,38 @@ func (s *Service) pool(f *function, cfg Config, version string) (*pool, error) {
 	return p, nil
 }
 
-// take counts an environment in.
+// take counts an environment in. Where there are as many as may be, the idle one
+// that was used longest ago makes room.
 func (s *Service) take() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.programs >= s.o.MaxEnvironments {
+	for {
+		s.mu.Lock()
+		room := s.programs < s.o.MaxEnvironments
+		if room {
+			s.programs++
+		}
+		s.mu.Unlock()
+		if room || !s.evict() {
+			return room
+		}
+	}
+}
+
+// evict ends the idle environment that was used longest ago, of any function;
+// false: all are at work.
+func (s *Service) evict() bool {
+	var of *processes
+	var oldest time.Time
+	for _, p := range s.pools() {
+		if r, ok := p.runner.(*processes); ok {
+			if used, ok := r.idleSince(); ok && (of == nil || used.Before(oldest)) {
+				of, oldest = r, used
+			}
+		}
+	}
+	if of == nil {
 		return false
 	}
-	s.programs++
+	of.evict()
 	return true
 }
 

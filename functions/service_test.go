@@ -72,7 +72,8 @@ func openWith(t testing.TB, log *eventlog.Log, dir string, change func(*function
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := functions.Options{Bucket: b, Dir: dir, AccountID: "123456789012", Region: "us-east-1", Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute}
+	o := functions.Options{Bucket: b, Dir: dir, AccountID: "123456789012", Region: "us-east-1", Logger: slog.New(slog.DiscardHandler), InitTime: time.Minute,
+		Isolation: report}
 	change(&o)
 	s, err := functions.Open(t.Context(), o)
 	if err != nil {
@@ -169,11 +170,15 @@ func wasmFunction(t testing.TB) []byte {
 	return zipped(t, file{"main.wasm", read(t, build(t, "main.wasm", "../examples/functions/wasm", "GOOS=wasip1", "GOARCH=wasm")), 0o644})
 }
 
+// report is what this machine permits, once a test has had it tried.
+var report *sandbox.Report
+
 // isolation is what programs of these tests run in: where the host permits no
 // sandbox they run without.
 func isolation(t testing.TB, s *functions.Service) sandbox.Isolation {
 	t.Helper()
 	r := s.Isolation(t.Context())
+	report = r
 	if len(r.Findings) == 1 && !r.Findings[0].OK {
 		t.Logf("this host permits no sandbox: %s", r.Findings[0].Detail)
 		return sandbox.None
@@ -482,7 +487,8 @@ func TestDeployment(t *testing.T) {
 }
 
 func TestMistakesInADeployment(t *testing.T) {
-	s, _ := open(t, nil)
+	own := t.TempDir()
+	s, _ := openAt(t, own, nil)
 	good := zipped(t, file{"main.wasm", string(answering("1")), 0o644})
 	for _, c := range []struct {
 		name string
@@ -506,6 +512,9 @@ func TestMistakesInADeployment(t *testing.T) {
 		{"f", functions.Config{Runtime: "wasm", Isolation: "none"}, good, "for programs"},
 		{"f", functions.Config{Runtime: "nodejs20.x", Handler: "index"}, good, "handler"},
 		{"f", functions.Config{Runtime: "provided", Mounts: []string{"/proc"}}, good, "mount"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{own}}, good, "Weir's own"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{filepath.Dir(own)}}, good, "Weir's own"},
+		{"f", functions.Config{Runtime: "wasm", Mounts: []string{own + "/functions/code"}}, good, "Weir's own"},
 		{"f", functions.Config{Runtime: "wasm"}, []byte("no zip"), "zip"},
 		{"f", functions.Config{Runtime: "wasm"}, zipped(t, file{"x", "", 0o644}), "main.wasm"},
 		{"f", functions.Config{Runtime: "wasm"}, zipped(t, file{"../x", "", 0o644}), "outside"},

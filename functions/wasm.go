@@ -24,7 +24,7 @@ import (
 
 // modules runs a version as a WebAssembly module: an instance a call, with the
 // event on its standard input and the answer on its standard output. It has no
-// file system and no network.
+// network, and no files but those of the folders that are granted, to read.
 type modules struct {
 	s    *Service
 	name string
@@ -37,6 +37,7 @@ type modules struct {
 	compiled wazero.CompiledModule
 	base     wazero.ModuleConfig // what every call has in common
 	secrets  []string
+	granted  []*os.Root // folders it can read
 	used     time.Time
 	busy     int
 	closed   bool
@@ -65,41 +66,31 @@ func (m *modules) open(ctx context.Context) (wazero.Runtime, wazero.CompiledModu
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.runtime == nil {
-		dir, err := m.s.codes.folder(ctx, m.p.cfg.Code, m.p.cfg.CodeSize)
-		if err != nil {
+		if err := m.load(ctx); err != nil {
+			m.letGo()
 			return nil, nil, err
 		}
-		file, err := moduleFile(dir, &m.p.cfg)
-		if err != nil {
-			return nil, nil, err
-		}
-		binary, err := os.ReadFile(file)
-		if err != nil {
-			return nil, nil, err
-		}
-		base, secrets, err := m.configure()
-		if err != nil {
-			return nil, nil, err
-		}
-		cache, err := m.s.compilations()
-		if err != nil {
-			return nil, nil, err
-		}
-		rt := newRuntime(cache, &m.p.cfg)
-		if _, err := wasi_snapshot_preview1.Instantiate(context.Background(), rt); err != nil {
-			rt.Close(context.Background())
-			return nil, nil, err
-		}
-		compiled, err := rt.CompileModule(context.Background(), binary)
-		if err != nil {
-			rt.Close(context.Background())
-			return nil, nil, errs.Errorf("functions.wasm", errs.Invalid, "%s is no module this runtime takes: %w", filepath.Base(file), err)
-		}
-		m.runtime, m.compiled, m.base, m.secrets = rt, compiled, base, secrets
 	}
 	m.busy++
 	m.used = m.s.now()
 	return m.runtime, m.compiled, nil
+}
+
+// load compiles the module, or has it from the cache on disk; m.mu is held.
+func (m *modules) load(ctx context.Context) error {
+	dir, err := m.s.codes.folder(ctx, m.p.cfg.Code, m.p.cfg.CodeSize)
+	if err != nil {
+		return err
+	}
+	if err := m.configure(); err != nil {
+		return err
+	}
+	m.runtime, m.compiled, err = m.s.compile(dir, &m.p.cfg)
+	if err != nil {
+		return err
+	}
+	_, err = wasi_snapshot_preview1.Instantiate(context.Background(), m.runtime)
+	return err
 }
 
 func newRuntime(cache wazero.CompilationCache, cfg *Config) wazero.Runtime {
@@ -109,36 +100,49 @@ func newRuntime(cache wazero.CompilationCache, cfg *Config) wazero.Runtime {
 		WithMemoryLimitPages(uint32(cfg.Memory)*16))
 }
 
-// compile compiles the module of an unpacked package into the cache on disk, so
-// that no invocation waits for it. Errors: errs.Invalid.
-func (s *Service) compile(dir string, cfg *Config) error {
+// compile compiles the module of an unpacked package, into the cache on disk too.
+// The caller closes the runtime. Errors: errs.Invalid.
+func (s *Service) compile(dir string, cfg *Config) (wazero.Runtime, wazero.CompiledModule, error) {
 	file, err := moduleFile(dir, cfg)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	binary, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	cache, err := s.compilations()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	rt := newRuntime(cache, cfg)
-	defer rt.Close(context.Background())
-	if _, err := rt.CompileModule(context.Background(), binary); err != nil {
-		return errs.Errorf("functions.wasm", errs.Invalid, "%s is no module this runtime takes: %w", filepath.Base(file), err)
+	compiled, err := rt.CompileModule(context.Background(), binary)
+	if err != nil {
+		rt.Close(context.Background())
+		return nil, nil, errs.Errorf("functions.wasm", errs.Invalid, "%s is no module this runtime takes: %w", filepath.Base(file), err)
 	}
-	return nil
+	return rt, compiled, nil
 }
 
-// configure returns what every instance has, and the values logs must not show.
-func (m *modules) configure() (wazero.ModuleConfig, []string, error) {
+// configure finds out what every instance has, and the values logs must not show.
+func (m *modules) configure() error {
 	vars, secrets, err := (&processes{s: m.s, name: m.name, p: m.p}).variables()
 	if err != nil {
-		return nil, nil, errs.E("functions.wasm", errs.Invalid, err)
+		return errs.E("functions.wasm", errs.Invalid, err)
 	}
 	cfg := wazero.NewModuleConfig().WithName("").WithSysWalltime().WithSysNanotime().WithRandSource(crand.Reader)
+	if mounts := m.p.cfg.Mounts; len(mounts) > 0 {
+		files := wazero.NewFSConfig()
+		for _, path := range mounts {
+			root, err := os.OpenRoot(path) // no link leads out of it
+			if err != nil {
+				return errs.E("functions.wasm", errs.Invalid, err)
+			}
+			m.granted = append(m.granted, root)
+			files = files.WithFSMount(root.FS(), path)
+		}
+		cfg = cfg.WithFSConfig(files)
+	}
 	for _, v := range vars {
 		name, text, _ := strings.Cut(v, "=")
 		switch name {
@@ -147,7 +151,8 @@ func (m *modules) configure() (wazero.ModuleConfig, []string, error) {
 		}
 		cfg = cfg.WithEnv(name, text)
 	}
-	return cfg, secrets, nil
+	m.base, m.secrets = cfg, secrets
+	return nil
 }
 
 func (m *modules) release() {
@@ -162,8 +167,12 @@ func (m *modules) release() {
 func (m *modules) letGo() {
 	if m.runtime != nil {
 		m.runtime.Close(context.Background())
-		m.runtime, m.compiled = nil, nil
 	}
+	m.runtime, m.compiled = nil, nil
+	for _, root := range m.granted {
+		root.Close()
+	}
+	m.granted = nil
 }
 
 func (m *modules) reap(before time.Time) {

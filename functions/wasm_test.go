@@ -1,7 +1,10 @@
 package functions_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,3 +101,36 @@ func module(mode int, text string) []byte {
 // answering returns a WebAssembly module that writes text to its standard output
 // and reads nothing.
 func answering(text string) []byte { return module(0, text) }
+
+// A module reads the folders it was granted, and nothing else: no other file, none
+// that a link leads to, and it writes nowhere.
+func TestModulesReadWhatTheyAreGranted(t *testing.T) {
+	dir := t.TempDir()
+	granted, other := filepath.Join(dir, "granted"), filepath.Join(dir, "other")
+	for _, path := range []string{granted, other} {
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, "file"), []byte(filepath.Base(path)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(other, "file"), filepath.Join(granted, "link")); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := open(t, nil)
+	pkg := zipped(t, file{"main.wasm", read(t, build(t, "reader.wasm", "./testdata/reader", "GOOS=wasip1", "GOARCH=wasm")), 0o644})
+	event, err := json.Marshal([]string{granted + "/file", granted + "/link", granted + "/../other/file", other + "/file", "/etc/passwd"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mounts []string
+		want   string
+	}{{nil, "null\n"}, {[]string{granted}, `["granted"]` + "\n"}} {
+		d := deploy(t, s, "reader", functions.Config{Runtime: "wasm", Mounts: c.mounts}, pkg)
+		if r := invoke(t, s, "reader", string(event)); string(r.Payload) != c.want || len(d.Warnings) != len(c.mounts) {
+			t.Errorf("%v: %s %s, %v", c.mounts, r.Error, r.Payload, d.Warnings)
+		}
+	}
+}

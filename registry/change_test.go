@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/weir-iot/weir/internal/errs"
 	"github.com/weir-iot/weir/internal/eventlog"
 )
 
@@ -149,5 +151,30 @@ func TestChangeThatNeverIsTheSame(t *testing.T) {
 	}))
 	if n := len(r.things.rows); n != 1 {
 		t.Fatal(n)
+	}
+}
+
+// What another process has changed is readable after CatchUp, and after Await of
+// the revision it names.
+func TestCatchUp(t *testing.T) {
+	b, _ := store(t, eventlog.Options{Durability: eventlog.Memory})
+	one, _ := open(t, b, nil)
+	two, _ := open(t, b, nil)
+	for i := range 50 {
+		name := fmt.Sprint("t", i)
+		must[*Thing](t)(one.CreateThing(t.Context(), CreateThing{Name: name}))
+		if i%2 == 0 {
+			ok(t, two.CatchUp(t.Context()))
+		} else {
+			ok(t, two.Await(t.Context(), one.Revision()))
+		}
+		if _, err := two.Thing(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := two.Await(ctx, one.Revision()+1); !errs.Is(err, errs.Timeout) {
+		t.Error(err)
 	}
 }

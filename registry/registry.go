@@ -303,13 +303,13 @@ func (r *Registry) Await(ctx context.Context, revision uint64) error {
 }
 
 // CatchUp waits until all that other processes had changed when it was called can
-// be read here, or ctx ends. moved: something was not yet.
-func (r *Registry) CatchUp(ctx context.Context) (moved bool, err error) {
+// be read here, or ctx ends.
+func (r *Registry) CatchUp(ctx context.Context) error {
 	newest, err := r.o.Bucket.Newest()
 	if err != nil || newest <= r.Revision() {
-		return false, err
+		return err
 	}
-	return true, r.Await(ctx, newest)
+	return r.Await(ctx, newest)
 }
 
 // follow is called with each entry behind what was loaded, in order.

@@ -2,10 +2,8 @@ package shadow
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weir-iot/weir/internal/event"
 	"github.com/weir-iot/weir/internal/topic"
@@ -58,38 +56,5 @@ func BenchmarkApply(b *testing.B) {
 		n.append(nil)
 		n.appendAccepted(nil, &p)
 		n.appendDocuments(nil, r, "")
-	}
-}
-
-// The memory a shadow costs while nobody uses it: what the store keeps of its
-// document and of the topics of its last requests.
-func BenchmarkMemory(b *testing.B) {
-	const things = 20_000
-	for b.Loop() {
-		x := newBench(b, "")
-		o := x.options()
-		o.Cache, o.Limits.InFlight = 1, 0
-		_, stop := x.serve(o)
-		acc := x.reader("$aws/things/+/shadow/update/accepted", "$aws/things/+/shadow/update/rejected")
-		fill := func() { // the log's ring, with the same events each time
-			for range 20_000 {
-				if err := x.log.Append(b.Context(), &event.Event{Topic: "fill", Payload: []byte("x")}, nil, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-			x.publish("fill", "fill", "x")
-			time.Sleep(12 * time.Second) // the store's caches expire
-			runtime.GC()
-			runtime.GC()
-		}
-		var before, after runtime.MemStats
-		fill()
-		runtime.ReadMemStats(&before)
-		updateAll(x, acc, things, benchUpdate)
-		fill()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/things, "B/shadow")
-		stop()
-		x.stop()
 	}
 }

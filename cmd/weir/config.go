@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-iot/weir/internal/config"
+	"github.com/weir-iot/weir/internal/server"
 )
 
 func (a *app) configCmd() *cobra.Command {
@@ -21,7 +22,7 @@ or what the file and the WEIR_* environment say. The output is a valid weir.yaml
   WEIR_DURABILITY=os weir config -o json`,
 		Args: arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			cfg, err := config.Load(check, dev, a.environ)
+			cfg, err := config.Load(check, dev, a.environ, server.Check)
 			if err != nil {
 				return err
 			}

@@ -75,7 +75,7 @@ Everything that was acknowledged is on the log at any moment, also at kill -9.`,
 
 // loadConfig reads the file and the environment; --data wins over both.
 func (a *app) loadConfig(file string, dev bool) (*config.Config, error) {
-	cfg, err := config.Load(file, dev, a.environ)
+	cfg, err := config.Load(file, dev, a.environ, server.Check)
 	if err != nil {
 		return nil, err
 	}

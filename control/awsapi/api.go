@@ -141,8 +141,16 @@ func (a *API) may(ctx context.Context, action, resource string) bool {
 	return c.May != nil && c.May(action, a.arn+resource)
 }
 
-// Claims reports whether r is signed as requests to AWS are.
-func (a *API) Claims(r *http.Request) bool { return signed(r) }
+// Claims reports whether r is signed for one of the services here, or for none
+// that can be read: what is signed for others is left to its path.
+func (a *API) Claims(r *http.Request) bool {
+	if !signed(r) {
+		return false
+	}
+	name := signedFor(r)
+	_, ok := signingNames[name]
+	return ok || name == ""
+}
 
 func signed(r *http.Request) bool {
 	return strings.HasPrefix(r.Header.Get("Authorization"), algorithm) || strings.Contains(r.URL.RawQuery, "X-Amz-Algorithm=")
@@ -174,6 +182,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.serve(w, r, func() (Service, error) {
+		if len(r.TransferEncoding) > 0 {
+			// Clients sign the whole body and know its length. With both, two servers
+			// may disagree where it ends.
+			return "", &Error{Code: "MissingContentLengthException", Message: "You must provide the Content-Length HTTP header."}
+		}
 		if !signed(r) {
 			return "", &Error{Code: "MissingAuthenticationTokenException", Message: "Missing Authentication Token"}
 		}

@@ -1,6 +1,9 @@
 package awsapi
 
-import "context"
+import (
+	"context"
+	"strings"
+)
 
 func endpointOperations() []operation {
 	return []operation{
@@ -24,14 +27,14 @@ func (a *API) describeEndpoint(_ context.Context, q *describeEndpointRequest) (*
 	if kind == "" {
 		kind = "iot:Data"
 	}
-	address := a.o.Endpoints()[kind]
-	if address != "" {
-		return &describeEndpointResponse{address}, nil
-	}
 	for _, known := range endpointTypes {
-		if kind == known {
-			return nil, notSupported("endpointType", "there is no endpoint for "+kind+" here")
+		if !strings.EqualFold(kind, known) { // the guide writes IOT:Data-ATS and IoT:Data-ATS, too
+			continue
 		}
+		if address := a.o.Endpoints()[known]; address != "" {
+			return &describeEndpointResponse{address}, nil
+		}
+		return nil, notSupported("endpointType", "there is no endpoint for "+known+" here")
 	}
 	return nil, invalid("Endpoint Type %s is not supported.", clip(kind))
 }

@@ -64,6 +64,7 @@ var statuses = map[string]int{
 	"MalformedPolicyException":             http.StatusBadRequest,
 	"MethodNotAllowedException":            http.StatusMethodNotAllowed,
 	"MissingAuthenticationTokenException":  http.StatusForbidden,
+	"MissingContentLengthException":        http.StatusLengthRequired,
 	"NotConfiguredException":               http.StatusNotFound,
 	NotImplemented:                         http.StatusNotImplemented,
 	"RegistrationCodeValidationException":  http.StatusBadRequest,

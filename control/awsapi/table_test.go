@@ -1,6 +1,8 @@
 package awsapi
 
 import (
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"reflect"
 	"regexp"
@@ -160,5 +162,27 @@ func TestRoutes(t *testing.T) {
 		if got != c.want || c.label != "" && labels[c.label] != c.value {
 			t.Errorf("%s %s %s: %q %v, want %q %s=%s", c.service, c.method, c.path, got, labels, c.want, c.label, c.value)
 		}
+	}
+}
+
+// What is signed for a service that is not here is left to others.
+func TestClaims(t *testing.T) {
+	a := &API{}
+	for scope, want := range map[string]bool{"iot": true, "iotdata": true, "iotdevicegateway": true, "iot-jobs-data": true, "execute-api": true, "lambda": false, "s3": false} {
+		credential := "AKID/20260101/us-east-1/" + scope + "/aws4_request"
+		r := httptest.NewRequest("GET", "/2015-03-31/functions", nil)
+		r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+credential+", SignedHeaders=host, Signature=0")
+		q := httptest.NewRequest("GET", "/?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential="+url.QueryEscape(credential), nil)
+		if a.Claims(r) != want || a.Claims(q) != want {
+			t.Errorf("%s: %v %v", scope, a.Claims(r), a.Claims(q))
+		}
+	}
+	r := httptest.NewRequest("GET", "/things", nil)
+	if a.Claims(r) {
+		t.Error("not signed")
+	}
+	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 what?")
+	if !a.Claims(r) {
+		t.Error("a signature that cannot be read gets no answer of AWS's")
 	}
 }

@@ -41,8 +41,8 @@ type Host struct {
 	report *Report // of the last Check
 
 	spares sync.Mutex
-	spare  *helper // waits for its plan; nil: there is none
-	making bool    // it is on its way, or not to come
+	spare  *helper        // waits for its plan; nil: there is none
+	making bool           // it is on its way, or not to come
 	made   sync.WaitGroup // of those that make one
 }
 
@@ -528,6 +528,13 @@ func (h *Host) Check(ctx context.Context) *Report {
 	return r
 }
 
+// Assume has Check return r, which it has found on this machine before.
+func (h *Host) Assume(r *Report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.report = r
+}
+
 func (h *Host) check(ctx context.Context) *Report {
 	r := &Report{}
 	add := func(wall string, must, ok bool, detail string, args ...any) {
@@ -545,7 +552,7 @@ func (h *Host) check(ctx context.Context) *Report {
 		return r
 	}
 	defer open.Close()
-	const memory, processes = 96 << 20, 64
+	const memory, processes = 96<<20 + raced, 64
 	a, _, err := h.probe(ctx, Spec{Name: "check", Code: code, Isolation: Full, Network: Closed, Memory: memory, Temp: 1 << 20, Processes: processes},
 		&probe{Hidden: append(slices.Clone(h.hidden), code, h.dir), Dial: []string{open.Addr().String()}, Forks: processes})
 	if err != nil {
@@ -566,8 +573,9 @@ func (h *Host) check(ctx context.Context) *Report {
 	add("environment", true, a.Env == 0, "inherits %d variables", a.Env)
 	add("fork bomb", true, a.Children < processes, "%d of %d processes could be started", a.Children, processes)
 	if h.groups.canMemory() {
-		_, ended, err := h.probe(ctx, Spec{Name: "check", Code: code, Isolation: Full, Network: Closed, Memory: memory, Temp: 1 << 20, Processes: processes},
-			&probe{Eat: 2 * memory})
+		const little = 96<<20 + raced/8
+		_, ended, err := h.probe(ctx, Spec{Name: "check", Code: code, Isolation: Full, Network: Closed, Memory: little, Temp: 1 << 20, Processes: processes},
+			&probe{Eat: 2 * little})
 		if err != nil && ended == nil {
 			add("memory", true, false, "%s", errs.Text(err))
 		} else {

@@ -36,6 +36,9 @@ func (*Host) Check(context.Context) *Report {
 	return &Report{Findings: []Finding{{Wall: "namespaces", Must: true, Detail: "only Linux has them"}}}
 }
 
+// Assume does nothing.
+func (*Host) Assume(*Report) {}
+
 // Users reports whether each program has a user of its own.
 func (*Host) Users() bool { return false }
 

@@ -46,11 +46,19 @@ func open(t testing.TB, hidden ...string) *Host {
 	return h
 }
 
+// What this machine permits is tried once for all tests.
+var (
+	checked sync.Once
+	report  *Report
+)
+
 // isolated skips where the host permits no sandbox at all; what it permits is
 // then not Weir's to test.
 func isolated(t testing.TB, h *Host) {
 	t.Helper()
-	r := h.Check(t.Context())
+	checked.Do(func() { report = h.Check(t.Context()) })
+	r := report
+	h.Assume(r)
 	if len(r.Findings) == 1 && !r.Findings[0].OK {
 		t.Skipf("this host permits no sandbox: %s", r.Findings[0].Detail)
 	}

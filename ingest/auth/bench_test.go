@@ -25,7 +25,7 @@ func tenPolicies() []Policy {
 func benchPrincipal(tb testing.TB, generation func() uint64) (*Policies, *Principal) {
 	a := NewPolicies(PoliciesOptions{AccountID: "123456789012", Region: "us-east-1", Generation: generation})
 	f := (&policy.Facts{ClientID: "dev-4711", MQTT: true, SourceIP: netip.MustParseAddr("192.0.2.1")}).Prepare()
-	s, err := a.NewSession(func() (Standing, error) {
+	s, err := a.NewSession("c", func() (Standing, error) {
 		set, err := a.Compile(tenPolicies())
 		return Standing{Set: set, Facts: f}, err
 	})
@@ -109,7 +109,7 @@ func TestSlowPoliciesAreRemembered(t *testing.T) {
 	}
 	gen, effect := uint64(1), "Allow"
 	a := NewPolicies(PoliciesOptions{AccountID: "123456789012", Region: "us-east-1", Generation: func() uint64 { return gen }})
-	s, err := a.NewSession(func() (Standing, error) {
+	s, err := a.NewSession("c", func() (Standing, error) {
 		set, err := a.Compile([]Policy{{Name: "p", Document: document(effect)}})
 		return Standing{Set: set, Facts: (&policy.Facts{ClientID: "c", MQTT: true}).Prepare()}, err
 	})

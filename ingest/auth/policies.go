@@ -19,8 +19,12 @@ type PoliciesOptions struct {
 	AccountID, Region string
 	// Generation grows with each change of what sessions load; see Directory.
 	Generation func() uint64
-	Logger     *slog.Logger     // nil: discards
-	Now        func() time.Time // nil: time.Now
+	// GenerationOf returns what grows with each change of what the sessions of one
+	// principal load: while others are enrolled its decisions stand. nil:
+	// Generation does for all.
+	GenerationOf func(principal string) func() uint64
+	Logger       *slog.Logger     // nil: discards
+	Now          func() time.Time // nil: time.Now
 }
 
 // Policies is the Authorizer by IoT policies. A Principal it judges has a
@@ -28,6 +32,7 @@ type PoliciesOptions struct {
 type Policies struct {
 	arn        string // "arn:aws:iot:us-east-1:123456789012:"
 	generation func() uint64
+	of         func(principal string) func() uint64
 	logger     *slog.Logger
 	now        func() time.Time
 	seed       maphash.Seed
@@ -53,7 +58,7 @@ const maxCompiled = 4096
 func NewPolicies(o PoliciesOptions) *Policies {
 	a := &Policies{
 		arn:        fmt.Sprintf("arn:aws:iot:%s:%s:", o.Region, o.AccountID),
-		generation: o.Generation, logger: o.Logger, now: o.Now, seed: maphash.MakeSeed(),
+		generation: o.Generation, of: o.GenerationOf, logger: o.Logger, now: o.Now, seed: maphash.MakeSeed(),
 		documents: map[string]*document{}, sets: map[string]*policy.Set{},
 	}
 	if a.logger == nil {
@@ -120,8 +125,9 @@ type Standing struct {
 // Session is Principal.Data of a principal that is judged by policies: what
 // holds for it, and what was decided since.
 type Session struct {
-	a    *Policies
-	load func() (Standing, error)
+	a          *Policies
+	generation func() uint64
+	load       func() (Standing, error)
 
 	mu    sync.Mutex // one refresh at a time
 	state atomic.Pointer[state]
@@ -157,10 +163,10 @@ type state struct {
 var once = new(policy.Bound)
 
 // often returns what the policies say of an action that is asked for each
-// message, with all resolved that does not change while st holds; nil for others,
+// message, or whenever something has changed (Connect), with all resolved that does not change while st holds; nil for others,
 // and the first time: many who connect ask once.
 func (a *Policies) often(st *state, act Action) *policy.Bound {
-	if act != Publish && act != Receive && act != RetainPublish {
+	if act > Receive || act == Subscribe {
 		return nil
 	}
 	switch b := st.bound[act].Load(); b {
@@ -190,15 +196,19 @@ type decided struct {
 
 // NewSession returns the session of one connection. load is called now, and
 // again after each change of the generation; its error says why the principal is
-// not known any more: all is denied then.
-func (a *Policies) NewSession(load func() (Standing, error)) (*Session, error) {
-	s := &Session{a: a, load: load}
+// not known any more: all is denied then. principal is the one whose changes
+// alone matter to load; "": all changes may.
+func (a *Policies) NewSession(principal string, load func() (Standing, error)) (*Session, error) {
+	s := &Session{a: a, generation: a.generation, load: load}
+	if a.of != nil && principal != "" {
+		s.generation = a.of(principal)
+	}
 	return s, s.current().err
 }
 
 // current returns what holds now.
 func (s *Session) current() *state {
-	gen := s.a.generation()
+	gen := s.generation()
 	st := s.state.Load()
 	if st != nil && st.generation.Load() >= gen {
 		return st

@@ -164,7 +164,7 @@ func (r *Registered) admit(ctx context.Context, c *Connection) (*Session, string
 		}
 	}
 	facts, thing := r.facts(c, leaf, id), claimedThing(c)
-	s, err := r.o.Policies.NewSession(func() (Standing, error) { return r.standing(id, leaf.NotAfter, facts, thing) })
+	s, err := r.o.Policies.NewSession(id, func() (Standing, error) { return r.standing(id, leaf.NotAfter, facts, thing) })
 	if err != nil {
 		var refusal *Refusal
 		if errors.As(err, &refusal) && refusal.Reason == reasonPending {

@@ -125,18 +125,40 @@ func (n *Names) MuxTLSConfig(protocols ...string) *tls.Config {
 
 func (n *Names) config(protocols []string, ask func(*tls.ClientHelloInfo) tls.ClientAuthType) *tls.Config {
 	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols, SessionTicketsDisabled: true, CipherSuites: ciphers}
+	// Connections that are alike share a configuration: each keeps its own for as
+	// long as it lives.
+	type kind struct {
+		cert   *tls.Certificate
+		policy string
+		ask    tls.ClientAuthType
+	}
+	var mu sync.Mutex
+	made := map[kind]*tls.Config{}
 	base.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		cert, policy, err := n.pick(h)
 		if err != nil {
 			return nil, err
 		}
-		return &tls.Config{
-			MinVersion: policies[policy].min, MaxVersion: policies[policy].max, ClientAuth: ask(h), NextProtos: protocols,
+		k := kind{cert, policy, ask(h)}
+		mu.Lock()
+		defer mu.Unlock()
+		if c := made[k]; c != nil {
+			return c, nil
+		}
+		if len(made) >= maxConfigs {
+			clear(made) // certificates are renewed
+		}
+		made[k] = &tls.Config{
+			MinVersion: policies[policy].min, MaxVersion: policies[policy].max, ClientAuth: k.ask, NextProtos: protocols,
 			SessionTicketsDisabled: true, CipherSuites: ciphers, Certificates: []tls.Certificate{*cert},
-		}, nil
+		}
+		return made[k], nil
 	}
 	return base
 }
+
+// maxConfigs bounds the TLS configurations that a port remembers.
+const maxConfigs = 64
 
 // pick returns the certificate and the TLS policy for a client.
 func (n *Names) pick(h *tls.ClientHelloInfo) (*tls.Certificate, string, error) {

@@ -61,6 +61,7 @@ type client struct {
 	connection int64         // version number of lifecycle events
 	keeps      bool          // CONNECT asked for a session that outlives the connection
 	expiry     time.Duration // of that session; the read loop changes it at a DISCONNECT
+	known      bool          // it does not count any more among those that are not
 	answered   bool          // a CONNACK that refuses has been written
 	willDelay  time.Duration // of the will, behind the end of the connection
 	kept       *storedWill   // the will as it is stored; nil: it is not
@@ -112,6 +113,7 @@ type entry struct {
 func (s *Server) serve(nc net.Conn, e entry) {
 	kind := e.kind
 	c := &client{s: s, listener: kind, done: make(chan struct{})}
+	c.rate.publishes.rate, c.rate.bytes.rate = float64(s.rates.Publishes), float64(s.rates.Bytes)
 	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
 	c.ip = c.remote.Addr().String()
@@ -130,7 +132,6 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	s.waiting[nc] = struct{}{}
 	s.mu.Unlock()
-	defer c.cancel()
 
 	c.out = newOutbox(nc, &s.wg, s.safety.PendingBytes/2)
 	c.conn = c.out
@@ -139,13 +140,8 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	c.rd = reader{c: c.out, buf: make([]byte, readBufferMin), now: s.now, idle: &c.idle, onRead: func(now time.Time) { c.lastRead.Store(now.UnixNano()) }}
 	nc.SetDeadline(time.Now().Add(s.safety.ConnectTimeout))
 
-	defer func() {
-		if p := c.principal; p != nil && p.Ended != nil {
-			p.Ended()
-		}
-	}()
 	f, failed := c.establish(e)
-	s.guard.Leave(c.remote.Addr(), failed)
+	c.identified(failed)
 	s.mu.Lock()
 	delete(s.waiting, nc)
 	s.mu.Unlock()
@@ -157,6 +153,7 @@ func (s *Server) serve(nc net.Conn, e entry) {
 		}
 		c.out.CloseAfter(s.safety.CloseGrace)
 		close(c.done)
+		c.over()
 		return
 	}
 	s.m.connects.WithLabelValues("accepted").Inc()
@@ -168,8 +165,34 @@ func (s *Server) serve(nc net.Conn, e entry) {
 	if c.dialect != nil {
 		c.dialect.Opened(&Link{c})
 	}
-	err := c.loop()
-	c.leave(err)
+	live := func() {
+		c.leave(c.loop())
+		c.over()
+	}
+	if e.config == nil {
+		live()
+		return
+	}
+	// The handshake has grown the stack of this goroutine, and most connections
+	// are silent most of the time: they get a small one to be so with.
+	s.wg.Go(live)
+}
+
+// over is the last of a connection's life.
+func (c *client) over() {
+	if p := c.principal; p != nil && p.Ended != nil {
+		p.Ended()
+	}
+	c.cancel()
+}
+
+// identified takes the connection out of those whose client has not said who it
+// is: it has, or could not.
+func (c *client) identified(failed bool) {
+	if !c.known {
+		c.known = true
+		c.s.guard.Leave(c.remote.Addr(), failed)
+	}
 }
 
 // establish takes the connection up to a CONNACK that accepts it. failed tells
@@ -180,8 +203,14 @@ func (c *client) establish(e entry) (f *fault, failed bool) {
 		told = *e.known
 	}
 	if e.config != nil {
-		tc := tls.Server(c.out, e.config)
-		if err := tc.HandshakeContext(c.ctx); err != nil {
+		turn := &turnConn{Conn: c.out, turns: &c.s.handshakes}
+		tc := tls.Server(turn, e.config)
+		turn.begin()
+		// Its time begins with its turn.
+		c.out.SetDeadline(time.Now().Add(c.s.safety.ConnectTimeout))
+		err := tc.HandshakeContext(c.ctx)
+		turn.end()
+		if err != nil {
 			return connectFault(err, "tls"), false
 		}
 		st := tc.ConnectionState()
@@ -296,6 +325,8 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 	if !s.may(principal, auth.Connect, id) {
 		return faultf(codeNotAuthorized, "not_authorized", "the principal may not connect with this client id"), true
 	}
+	// What is left may take a moment in a crowd, which is no reason to let fewer in.
+	c.identified(false)
 	if n := s.rates.Connects; n > 0 && !s.connects.try(c.key, n, s.now()) {
 		return c.violation("connect_rate", codeConnectRate, "more CONNECTs of this client id than a second allows"), false
 	}
@@ -674,8 +705,7 @@ func (c *client) loop() error {
 		if err != nil {
 			return err
 		}
-		if n := c.s.rates.Bytes; n > 0 {
-			c.rate.bytes.rate = float64(n)
+		if c.s.rates.Bytes > 0 {
 			if wait := c.rate.bytes.take(len(body)+2, c.s.now()); wait > 0 && !c.delay(wait) {
 				return errEnded
 			}

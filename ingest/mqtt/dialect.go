@@ -129,11 +129,8 @@ func (c *client) onDialectPublish(p *publish) error {
 	if err != nil {
 		return dialectFault(err)
 	}
-	if n := c.s.rates.Publishes; n > 0 {
-		c.rate.publishes.rate = float64(n)
-		if !c.rate.publishes.try(c.s.now()) {
-			return c.overRate(p)
-		}
+	if c.s.rates.Publishes > 0 && !c.rate.publishes.try(c.s.now()) {
+		return c.overRate(p)
 	}
 	if m.Call == nil {
 		if !c.s.may(c.principal, auth.Publish, string(m.Topic)) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/weir-iot/weir/ingest"
+	"github.com/weir-iot/weir/internal/topic"
 )
 
 // TestModel drives gateways with random sequences of what clients do, right and
@@ -146,6 +148,10 @@ func runModel(t *testing.T, seed, from, to uint64) (at uint64, trace []string, e
 	if rnd.IntN(2) == 0 {
 		w.limits = ingest.Relaxed()
 	}
+	if rnd.IntN(2) == 0 {
+		w.leases = newFakeLeases()
+	}
+	w.now.Store(1e18)
 	w.queue = []int{0, 3, 1000}[rnd.IntN(3)]
 	w.next = make([]uint64, len(w.log.parts))
 	w.start()
@@ -168,6 +174,8 @@ type world struct {
 	r            *rig
 	log          *fakeLog
 	bucket, kept *fakeBucket
+	leases       *fakeLeases // nil: wills are not stored, and not delayed
+	now          atomic.Int64
 	limits       ingest.Limits
 	queue        int
 	next         []uint64 // events of each partition the model has seen
@@ -185,7 +193,10 @@ type modelMessage struct {
 	qos            byte
 	retain         bool // as published
 	from           string
-	taker          *modelClient // of a will: who took over, and may get it
+	taker          *modelClient  // of a will: who took over, and may get it
+	delay          time.Duration // of a will
+	lasts          time.Duration // message expiry; 0: for ever
+	sent           time.Time     // with it
 
 	// As one client has it.
 	by       map[*modelSub]bool // QoS 1: the subscriptions it came by
@@ -204,6 +215,17 @@ type modelMessage struct {
 	acking   bool               // acknowledged, and that may not have been heard
 	holder   *modelClient       // of a group's: who has it
 }
+
+// lives returns for how long a message still lasts; 0: for ever.
+func (m *modelMessage) lives(now time.Time) time.Duration {
+	if m.lasts == 0 {
+		return 0
+	}
+	return m.lasts - now.Sub(m.sent)
+}
+
+// expired reports whether its time is over.
+func (m *modelMessage) expired(now time.Time) bool { return m.lasts > 0 && m.lives(now) <= 0 }
 
 type modelSub struct {
 	filter       string
@@ -235,6 +257,10 @@ type modelClient struct {
 	aliases int                // how many it may use
 	out     map[uint16]string  // aliases of the client's
 	will    *modelMessage
+	delayed *modelMessage // a will whose delay runs
+	due     time.Time     // when it is over
+	expiry  time.Duration // of the session, while it is kept
+	left    time.Time
 	acked   []byte // packet ids of PUBACKs that came
 	pid     uint16
 }
@@ -243,8 +269,14 @@ func (w *world) start() {
 	w.r = start(w.t, func(o *Options) {
 		o.Log, o.Sessions, o.Retained, o.Limits = w.log, w.bucket, w.kept, w.limits
 		o.Safety.QueuedMessages = w.queue
+		o.Now = w.clock
+		if w.leases != nil {
+			o.Leases = w.leases
+		}
 	})
 }
+
+func (w *world) clock() time.Time { return time.Unix(0, w.now.Load()) }
 
 func (w *world) say(c *modelClient, format string, a ...any) {
 	w.trace = append(w.trace, fmt.Sprintf("%5d %s ", len(w.trace), c.id)+fmt.Sprintf(format, a...))
@@ -290,6 +322,8 @@ func (w *world) step(rnd *rand.Rand) {
 		w.drain()
 	case n < 97 && rnd.IntN(5) == 0:
 		w.restart(c)
+	case n < 98 && rnd.IntN(2) == 0:
+		w.pass(c, []time.Duration{30 * time.Second, 200 * time.Second, 2 * time.Hour}[rnd.IntN(3)])
 	default:
 		w.say(c, "ping")
 		c.sync()
@@ -330,6 +364,10 @@ func (w *world) pull(c *modelClient, want ...*modelMessage) {
 				if m.topic == string(e.Topic) && m.payload == string(e.Payload) && m.qos == e.QoS && m.retain == e.Retain && m.from == e.ClientID {
 					want, found = slices.Delete(slices.Clone(want), i, i+1), true
 					m.part = p
+					if m.retain && !m.ending && len(w.log.parts) > 1 {
+						// Of two partitions' messages the one that is handed out last stays.
+						eventually(w.t, "handed out", func() bool { return w.r.s.handed[p].Load() >= w.next[p] })
+					}
 					w.fan(m)
 					break
 				}
@@ -511,6 +549,7 @@ func (w *world) sortedGroups() (out []*modelGroup) {
 // delivered holds a PUBLISH against the model.
 func (c *modelClient) delivered(d delivery) {
 	w := c.w
+	left := uint32(0)
 	if c.p.v5 {
 		var alias uint16
 		var ids []uint32
@@ -521,6 +560,8 @@ func (c *modelClient) delivered(d delivery) {
 			case packets.PropSubscriptionIdentifier:
 				n, k := varint(b[1:])
 				ids, b = append(ids, uint32(n)), b[1+k:]
+			case packets.PropMessageExpiryInterval:
+				left, b = binary.BigEndian.Uint32(b[1:]), b[5:]
 			default:
 				w.fail(c, "property %d", b[0])
 			}
@@ -571,6 +612,9 @@ func (c *modelClient) delivered(d delivery) {
 	}
 	if m.qos != d.qos && !m.loose {
 		w.fail(c, "%v, want QoS %d", d, m.qos)
+	}
+	if c.p.v5 && time.Duration(left)*time.Second != m.lives(w.clock()) {
+		w.fail(c, "%v lasts for %d s, want %v", d, left, m.lives(w.clock()))
 	}
 	if list != &c.ret {
 		if flag := map[bool]int{false: 0, true: 1}[d.retain]; !m.seen && !m.flags[flag] && !m.either && !m.anyFlag && len(m.by) == 1 || m.seen && m.retained != d.retain {
@@ -708,7 +752,7 @@ func (c *modelClient) away(keeps bool) {
 			m.optional = true // may be handed out late, when it is back
 		}
 	}
-	c.acked, c.owed = nil, nil
+	c.acked, c.owed, c.left = nil, nil, c.w.clock()
 	lost := func(m *modelMessage) {
 		if m.pid != 0 {
 			m.oldPid = m.pid
@@ -764,12 +808,21 @@ func (c *modelClient) leaveGroup(filter string) {
 	}
 }
 
-// lost is the will that is published when the connection ends.
-func (c *modelClient) lost() (out []*modelMessage) {
-	if c.will != nil {
-		out = append(out, c.will)
+// lost is the will that is published when the connection ends. One with a delay
+// waits, for as long as the session is kept.
+func (c *modelClient) lost() []*modelMessage {
+	if c.will == nil {
+		return nil
 	}
-	return out
+	delay := c.will.delay
+	if !c.keeps || c.w.leases == nil {
+		delay = 0
+	}
+	if delay = min(delay, c.expiry); delay > 0 {
+		c.delayed, c.due = c.will, c.w.clock().Add(delay)
+		return nil
+	}
+	return []*modelMessage{c.will}
 }
 
 func (c *modelClient) connect(rnd *rand.Rand) {
@@ -784,8 +837,10 @@ func (c *modelClient) connect(rnd *rand.Rand) {
 	}
 	window, aliases := 0, 0
 	var props []byte
+	ends := c.w.limits.SessionExpiry
 	if v == 5 {
-		if keeps {
+		if ends = 0; keeps {
+			ends = 600 * time.Second
 			props = expiry(600)
 		}
 		if rnd.IntN(3) > 0 {
@@ -809,27 +864,45 @@ func (c *modelClient) connect(rnd *rand.Rand) {
 			flags |= 1 << 5
 		}
 		if v == 5 {
-			rest = append(rest, 0)
+			var delay []byte
+			if rnd.IntN(3) == 0 {
+				will.delay = 50 * time.Second
+				delay = willDelay(50)
+			}
+			rest = append(appendLength(rest, len(delay)), delay...)
 		}
 		rest = append(append(rest, str(will.topic)...), str(will.payload)...)
 	}
 	c.w.say(c, "connect %d clean %v keeps %v window %d aliases %d will %v, was connected %v", v, clean, keeps, window, aliases, will, c.p != nil)
 	p := c.w.r.dial()
 	p.v5 = v == 5
-	p.send(connectPacket(v, c.id, flags, 60, props, rest...))
+	p.send(connectPacket(v, c.id, flags, 1200, props, rest...))
 	var wills []*modelMessage
 	if c.p != nil {
 		wills = c.lost()
-		for _, m := range wills {
-			m.taker = c
-		}
 		c.ended(codeTakenOver)
 		c.away(c.keeps)
 	}
+	if c.delayed != nil && clean { // else it is taken back
+		wills = append(wills, c.delayed)
+	}
+	c.delayed = nil
+	for _, m := range wills {
+		m.taker = c
+	}
 	h, body, err := p.read()
+	before := maps.Clone(c.w.retained)
 	c.w.pull(c, wills...) // before the CONNACK, and so before the new connection
 	c.connected(p, h, body, err, clean)
 	c.begin(keeps, window, aliases)
+	c.expiry = ends
+	for _, m := range c.ret { // what waited may be sent before the will is retained
+		if old := before[m.topic]; old != nil && slices.ContainsFunc(wills, func(o *modelMessage) bool { return o.retain && o.topic == m.topic }) {
+			other := *old
+			other.optional, other.loose, other.filter, other.qos = true, true, m.filter, 1
+			c.ret = append(c.ret, &other)
+		}
+	}
 	c.will = will
 	c.sync()
 }
@@ -907,7 +980,11 @@ func (c *modelClient) publish(rnd *rand.Rand) {
 			c.out[alias] = m.topic
 		}
 	}
-	w.say(c, "publish %s=%s qos %d retain %v alias %v, name %q", m.topic, m.payload, m.qos, m.retain, props, name)
+	if c.p.v5 && rnd.IntN(4) == 0 {
+		m.lasts, m.sent = []time.Duration{20 * time.Second, 100 * time.Second, time.Hour}[rnd.IntN(3)], w.clock()
+		props = binary.BigEndian.AppendUint32(append(props, packets.PropMessageExpiryInterval), uint32(m.lasts/time.Second))
+	}
+	w.say(c, "publish %s=%s qos %d retain %v properties % x, name %q", m.topic, m.payload, m.qos, m.retain, props, name)
 	b := c.p.publishPacket(name, m.qos, c.pid, m.payload, props...)
 	if m.retain {
 		b[0] |= 1
@@ -1161,6 +1238,9 @@ func (c *modelClient) subscribe(rnd *rand.Rand) {
 					if w.match(s.filter, name) {
 						out := *m
 						out.filter, out.qos, out.optional, out.by = s.filter, min(m.qos, s.qos), false, nil
+						out.either = slices.ContainsFunc(c.ret, func(o *modelMessage) bool {
+							return o.either && o.topic == out.topic && o.payload == out.payload
+						})
 						c.ret = append(c.ret, &out)
 					}
 				}
@@ -1289,6 +1369,63 @@ func (w *world) drain() {
 	}
 }
 
+// pass lets time pass, in which nobody connected is silent for too long.
+func (w *world) pass(c *modelClient, d time.Duration) {
+	w.say(c, "%v pass", d)
+	w.drain()
+	for rest := d; rest > 0; rest -= 1000 * time.Second {
+		w.now.Add(int64(min(rest, 1000*time.Second)))
+		for _, c := range w.clients {
+			if c.p != nil {
+				c.sync()
+			}
+		}
+	}
+	now := w.clock()
+	for name, m := range w.retained {
+		if m.expired(now) {
+			delete(w.retained, name)
+		}
+	}
+	for _, c := range w.clients {
+		if c.p == nil && c.delayed != nil && !now.Before(c.due) {
+			w.await(c.delayed)
+			w.pull(c, c.delayed)
+			c.delayed = nil
+		}
+	}
+	for _, c := range w.clients {
+		if c.p == nil && c.session && now.After(c.left.Add(c.expiry)) {
+			eventually(w.t, "the session has expired", func() bool {
+				st := &w.r.s.sessions
+				st.mu.Lock()
+				defer st.mu.Unlock()
+				_, there := st.stored[c.id]
+				return !there
+			})
+			c.forget()
+		}
+		c.expire(now)
+	}
+	for _, g := range w.groups {
+		g.pending = slices.DeleteFunc(g.pending, func(m *modelMessage) bool { return m.holder == nil && m.expired(now) })
+	}
+}
+
+// expire forgets the messages whose time is over. Those that were sent before may
+// come again.
+func (c *modelClient) expire(now time.Time) {
+	over := func(m *modelMessage) bool {
+		m.optional = m.optional || m.expired(now)
+		return m.expired(now) && m.pid == 0 && !m.maybe
+	}
+	for p := range c.live {
+		c.live[p] = slices.DeleteFunc(c.live[p], over)
+		c.zero[p] = slices.DeleteFunc(c.zero[p], over)
+	}
+	c.ret = slices.DeleteFunc(c.ret, over)
+}
+
 // restart ends the gateway and starts it anew.
 func (w *world) restart(c *modelClient) {
 	w.say(c, "the gateway restarts")
@@ -1311,6 +1448,13 @@ func (w *world) restart(c *modelClient) {
 		}
 	}
 	w.start()
+	for _, m := range wills { // of several on a topic, any may be the last
+		if got := w.r.s.Retained(topic.Name(m.topic)); m.retain && got != nil && slices.ContainsFunc(wills, func(o *modelMessage) bool {
+			return o.retain && o.topic == m.topic && o.payload == string(got.Payload)
+		}) {
+			w.retained[m.topic].payload, w.retained[m.topic].qos = string(got.Payload), got.QoS
+		}
+	}
 }
 
 func (m *modelMessage) String() string {

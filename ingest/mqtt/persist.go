@@ -27,6 +27,7 @@ const (
 	sessionsBatch   = 400                    // records in one commit
 	sessionsBytes   = 2 << 20                // the same in bytes
 	sessionsTimeout = 4 * time.Second        // of a commit; below Safety.TakeoverTimeout
+	sessionsRetry   = 50 * time.Millisecond  // until one that could not be read is read once more
 )
 
 // sessions are the persistent ones of the server. All their records are written
@@ -525,6 +526,9 @@ func (c *client) load(k stored) (*record, *fault) {
 	ctx, cancel := context.WithTimeout(c.ctx, sessionsTimeout)
 	defer cancel()
 	e, err := s.sessions.bucket.Get(ctx, c.key)
+	for errs.Is(err, errs.Unavailable) && pause(ctx, sessionsRetry) {
+		e, err = s.sessions.bucket.Get(ctx, c.key)
+	}
 	if errs.Is(err, errs.NotFound) {
 		return nil, nil
 	}

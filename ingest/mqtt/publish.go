@@ -57,11 +57,8 @@ func (c *client) onPublish(h byte, body []byte) error {
 	if p.retain && len(p.payload) > 0 && !c.s.retainedRoom(n.topic, len(p.payload)+len(p.props)) {
 		return c.deny(p, c.violation("retained_bytes", codeQuota, "the retained messages take too much memory"))
 	}
-	if n := c.s.rates.Publishes; n > 0 {
-		c.rate.publishes.rate = float64(n)
-		if !c.rate.publishes.try(c.s.now()) {
-			return c.overRate(p)
-		}
+	if c.s.rates.Publishes > 0 && !c.rate.publishes.try(c.s.now()) {
+		return c.overRate(p)
 	}
 	if private {
 		return c.call(n.topic, p)

@@ -26,6 +26,7 @@ type fakeBucket struct {
 	values  map[string][]byte
 	commits int
 	err     error
+	unread  int // how many readings fail from now on
 }
 
 func newFakeBucket() *fakeBucket { return &fakeBucket{values: map[string][]byte{}} }
@@ -63,6 +64,10 @@ func (b *fakeBucket) Commit(_ context.Context, changes []kv.Change) (uint64, err
 func (b *fakeBucket) Get(_ context.Context, key string) (kv.Entry, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.unread > 0 {
+		b.unread--
+		return kv.Entry{}, errs.E("fake", errs.Unavailable, nil)
+	}
 	if b.values[key] == nil {
 		return kv.Entry{}, errs.E("fake", errs.NotFound, nil)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,6 +99,8 @@ type Server struct {
 	// replays read each partition for the sessions that are late.
 	replays []*replay
 
+	handshakes turns // of TLS
+
 	sessions  sessions
 	node      *node // nil: there is no bucket for leases
 	saver     saver
@@ -107,6 +110,8 @@ type Server struct {
 
 	reconsidered uint64 // of the sweep alone: the authorizer's generation last acted on
 	sweeps       int    // of the sweep alone
+
+	serving chan struct{} // closed once Run takes connections
 
 	tick atomic.Int64   // the sweep's idea of now, unix nanoseconds
 	wg   sync.WaitGroup // goroutines of connections
@@ -167,7 +172,7 @@ func New(o Options) (_ *Server, err error) {
 		routed:   make([]atomic.Uint64, o.Log.Partitions()),
 		handed:   make([]atomic.Uint64, o.Log.Partitions()),
 		sessions: sessions{bucket: o.Sessions, wake: make(chan struct{}, 1), stored: map[string]stored{}}, retention: o.Retention, lifecycle: o.Lifecycle,
-		clients: map[string]*client{}, waiting: map[net.Conn]struct{}{},
+		clients: map[string]*client{}, waiting: map[net.Conn]struct{}{}, serving: make(chan struct{}),
 	}
 	s.noise = noise{&ingest.Noise{Logger: o.Logger, Now: o.Now}}
 	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: o.Logger, Now: o.Now}, Authorizer: o.Authorizer}
@@ -187,6 +192,7 @@ func New(o Options) (_ *Server, err error) {
 		s.ends = append(s.ends, o.Log.Committed(p))
 		s.replays = append(s.replays, newReplay(s, p))
 	}
+	s.handshakes.work, s.handshakes.room = 2*runtime.GOMAXPROCS(0), turnsUnderWay
 	s.guard = ingest.NewGuard(&s.safety, o.Now)
 	defer func() {
 		if err != nil {
@@ -298,6 +304,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx, s.running = inner, true
 	s.mu.Unlock()
+	close(s.serving)
 	accepts.Go(func() { s.sweep(ctx) })
 	accepts.Go(func() { s.tendShares(ctx) })
 	for _, ln := range s.listeners {
@@ -337,6 +344,10 @@ func (s *Server) Run(ctx context.Context) error {
 	routers.Wait()
 	return nil
 }
+
+// Serving is closed once Run takes connections: what was there before is read
+// first.
+func (s *Server) Serving() <-chan struct{} { return s.serving }
 
 func (s *Server) accept(ctx context.Context, ln listener) {
 	for {

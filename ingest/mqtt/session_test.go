@@ -797,3 +797,37 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// A crowd that comes back is let in however long each of its sessions takes to be
+// joined to the others, and though one of them cannot be read at once.
+func TestACrowdReturns(t *testing.T) {
+	for _, v := range versions {
+		b := newFakeBucket()
+		r := start(t, persist(b, func(o *Options) { o.Safety.Unauthenticated = 3 }))
+		id := func(i int) string { return fmt.Sprint("s", i) }
+		const crowd = 12
+		for i := range crowd {
+			p, _ := r.resume(v, id(i))
+			p.subscribe("t")
+			r.leave(p, id(i))
+		}
+		b.mu.Lock()
+		b.unread = 2
+		b.mu.Unlock()
+		r.s.routes.mu.RLock() // nobody is joined
+		var back []*peer
+		for i := range crowd {
+			p, present := r.resume(v, id(i))
+			if !present {
+				t.Error("no session")
+			}
+			back = append(back, p)
+		}
+		r.s.routes.mu.RUnlock()
+		r.connect(4, "pub").publish("t", 1, 1, "1")
+		for _, p := range back {
+			p.wants("1", false)
+		}
+		r.stop()
+	}
+}

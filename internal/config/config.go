@@ -174,41 +174,53 @@ type keyError struct{ key, msg string }
 
 func (e *keyError) Error() string { return e.key + ": " + e.msg }
 
-func keyErrorf(key, format string, args ...any) error {
+// Mistake returns the error of a value that cannot stand with others; key is
+// where the owner finds it.
+func Mistake(key, format string, args ...any) error {
 	return &keyError{key, fmt.Sprintf(format, args...)}
 }
 
 // Validate checks what no key can check by itself. Its errors name the key.
 func (c *Config) Validate() error {
 	if c.Listen.MQTT != "" && !loopback(c.Listen.MQTT) {
-		return keyErrorf("listen.mqtt", "%s is not a loopback address: the plain MQTT port asks for no credentials; use listen.mqtts for devices", c.Listen.MQTT)
+		return Mistake("listen.mqtt", "%s is not a loopback address: the plain MQTT port asks for no credentials; use listen.mqtts for devices", c.Listen.MQTT)
 	}
 	if c.Listen.NATS != "" && !loopback(c.Listen.NATS) {
-		return keyErrorf("listen.nats", "%s is not a loopback address: the embedded NATS server has no TLS; give data teams an external cluster (nats.url) or a tunnel", c.Listen.NATS)
+		return Mistake("listen.nats", "%s is not a loopback address: the embedded NATS server has no TLS; give data teams an external cluster (nats.url) or a tunnel", c.Listen.NATS)
 	}
 	if c.NATS.URL == "" && c.NATS.Creds != "" {
-		return keyErrorf("nats.creds", "nats.url is not set: credentials are for an external cluster")
+		return Mistake("nats.creds", "nats.url is not set: credentials are for an external cluster")
 	}
-	seen := map[string]string{}
-	for _, l := range []struct{ key, addr string }{
+	listeners := []struct{ key, addr string }{
 		{"listen.mqtt", c.Listen.MQTT}, {"listen.mqtts", c.Listen.MQTTS}, {"listen.https", c.Listen.HTTPS},
-		{"listen.api", c.Listen.API}, {"listen.nats", c.Listen.NATS},
-	} {
-		if l.addr == "" || strings.HasSuffix(l.addr, ":0") {
-			continue
+		{"listen.mux", c.Listen.Mux}, {"listen.api", c.Listen.API}, {"listen.nats", c.Listen.NATS},
+	}
+	for i, l := range listeners {
+		for _, other := range listeners[:i] {
+			if overlap(l.addr, other.addr) {
+				return Mistake(l.key, "%s is the address of %s too (%s): each listener needs a port of its own", l.addr, other.key, other.addr)
+			}
 		}
-		if other, ok := seen[l.addr]; ok {
-			return keyErrorf(l.key, "%s is the address of %s too: each listener needs a port of its own", l.addr, other)
-		}
-		seen[l.addr] = l.key
 	}
 	if c.NATS.URL == "" && len(c.Roles) > 0 {
-		return keyErrorf("roles", "nats.url is not set: processes with roles of their own meet on an external NATS server")
+		return Mistake("roles", "nats.url is not set: processes with roles of their own meet on an external NATS server")
 	}
 	if c.Listen.API == "" {
-		return keyErrorf("listen.api", "empty: the command line and the health check need it")
+		return Mistake("listen.api", "empty: the command line and the health check need it")
 	}
 	return nil
+}
+
+// overlap reports whether two listeners want one port of one address.
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	every := func(host string) bool { ip, err := netip.ParseAddr(host); return err == nil && ip.IsUnspecified() }
+	local := func(host, other string) bool { return host == "localhost" && loopback(net.JoinHostPort(other, portA)) }
+	return hostA == hostB || every(hostA) || every(hostB) || local(hostA, hostB) || local(hostB, hostA)
 }
 
 // loopback reports whether addr, host:port, can be reached from this machine

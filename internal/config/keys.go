@@ -80,7 +80,7 @@ var Keys = []Key{
 	text("nats.url", "text", "", func(c *Config) *string { return &c.NATS.URL }, optional(checkNATSURL),
 		"An external NATS cluster, nats://host:port or tls://host:port, several with commas. Empty: the embedded server."),
 	text("nats.creds", "file", "", func(c *Config) *string { return &c.NATS.Creds }, nil,
-		"Credentials file for nats.url."),
+		"Credentials file for nats.url: one of NATS (a JWT and its key), or user:password in a file of mode 0600."),
 
 	size("events.max_bytes", "auto", 64<<20, math.MaxInt64, func(c *Config) *int64 { return &c.Events.MaxBytes },
 		"How large the log may grow. At the limit publishers get an error; nothing is dropped. auto: 70 % of the volume."),

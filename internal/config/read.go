@@ -24,10 +24,11 @@ type Error = strictyaml.Error
 // Load reads the file at path over the defaults, then the environment over
 // both, and validates the whole. An empty path means no file. environ is as
 // os.Environ gives it. Every mistake found is reported: the error joins
-// *Error values where more than one was made.
-func Load(path string, dev bool, environ []string) (*Config, error) {
+// *Error values where more than one was made. checks find what Validate cannot:
+// their Mistakes are shown at their place.
+func Load(path string, dev bool, environ []string, checks ...func(*Config) error) (*Config, error) {
 	c := Default(dev)
-	r := &reader{c: c, name: "configuration"}
+	r := &reader{c: c, name: "configuration", checks: checks}
 	if path != "" {
 		src, err := readFile(path)
 		if err != nil {
@@ -70,6 +71,7 @@ type reader struct {
 	name     string
 	at       map[string]*strictyaml.Node // each key's value
 	mistakes []error
+	checks   []func(*Config) error
 }
 
 func (r *reader) done() (*Config, error) {
@@ -80,19 +82,20 @@ func (r *reader) done() (*Config, error) {
 }
 
 func (r *reader) validate() {
-	if len(r.mistakes) > 0 {
-		return
+	for _, check := range append([]func(*Config) error{(*Config).Validate}, r.checks...) {
+		if len(r.mistakes) > 0 {
+			return
+		}
+		err := check(r.c)
+		var ke *keyError
+		switch {
+		case err == nil:
+		case errors.As(err, &ke) && r.at[ke.key] != nil:
+			r.mistakes = append(r.mistakes, r.at[ke.key].Errorf("", "%v", err))
+		default:
+			r.mistakes = append(r.mistakes, &Error{File: r.name, Msg: err.Error()})
+		}
 	}
-	err := r.c.Validate()
-	if err == nil {
-		return
-	}
-	var ke *keyError
-	if errors.As(err, &ke) && r.at[ke.key] != nil {
-		r.mistakes = append(r.mistakes, r.at[ke.key].Errorf("", "%v", err))
-		return
-	}
-	r.mistakes = append(r.mistakes, &Error{File: r.name, Msg: err.Error()})
 }
 
 func (r *reader) parse(src []byte) {

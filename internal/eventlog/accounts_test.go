@@ -3,6 +3,7 @@ package eventlog
 import (
 	"bytes"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,11 +40,15 @@ func TestTheExampleServerKeepsDataTeamsOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u.User = url.UserPassword("weir", "w")
+	creds := filepath.Join(t.TempDir(), "nats.password")
+	if err := os.WriteFile(creds, []byte("weir:w\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var logs []*Log
 	for range 2 {
-		logs = append(logs, start(t, Options{URL: u.String(), Logger: discard()}))
+		logs = append(logs, start(t, Options{URL: u.String(), Creds: creds, Logger: discard()}))
 	}
+	u.User = url.UserPassword("weir", "w")
 	meet(t, logs...)
 	weir, js := outsider(t, u.String())
 	if _, err := js.CreateConsumer(t.Context(), "EVENTS-0", jetstream.ConsumerConfig{Durable: "team", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {

@@ -487,7 +487,7 @@ func (b *Bucket) unlock(keys []string) {
 }
 
 // The store counts what a filter matches with every read of many; without one
-// these are all keys (10 ms with 50,000). A whole bucket is read by numbers where
+// these are all keys. A whole bucket is read by numbers where
 // they are few, through a consumer where they are many.
 const (
 	fetchEntries = 500

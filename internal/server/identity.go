@@ -81,6 +81,7 @@ const (
 
 // Authenticate implements auth.Authenticator.
 func (n newcomers) Authenticate(ctx context.Context, c *auth.Connection) (*auth.Principal, error) {
+	known := n.s.things.Revision()
 	p, err := n.Methods.Authenticate(ctx, c)
 	if err == nil || n.s.services == nil || errs.Is(err, errs.Unavailable) {
 		return p, err
@@ -91,10 +92,10 @@ func (n newcomers) Authenticate(ctx context.Context, c *auth.Connection) (*auth.
 		return nil, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, catchUpPatience)
-	moved, cerr := n.s.things.CatchUp(waiting)
+	cerr := n.s.things.CatchUp(waiting)
 	cancel()
 	<-n.s.catchUps
-	if cerr != nil || !moved {
+	if cerr != nil || n.s.things.Revision() == known {
 		return nil, err
 	}
 	return n.Methods.Authenticate(ctx, c)

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"os"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,5 +80,34 @@ func TestEachLimitMayBeSet(t *testing.T) {
 	s.cfg.Rates = "aws"
 	if s.rates() != ingest.AWSRates() {
 		t.Error(s.rates())
+	}
+}
+
+// Limits that cannot hold together are refused with their place and a remedy.
+func TestLimitsThatContradict(t *testing.T) {
+	for text, want := range map[string]string{
+		"limit:\n  packet_bytes: 4KiB\n":                             "weir.yaml:2:17: limit.packet_bytes: 4KiB cannot hold a message of 128KiB",
+		"limits: relaxed\nlimit:\n  packet_bytes: 1MiB\n":            "weir.yaml:3:17: limit.packet_bytes",
+		"limit:\n  payload: 1MiB\n  packet_bytes: 1MiB\n":            "weir.yaml:3:17: limit.packet_bytes",
+		"limit:\n  keep_alive_max: 20s\n":                            "weir.yaml:2:19: limit.keep_alive_max: the least keep-alive would be 30s and the longest 20s: lower limit.keep_alive_min",
+		"limit:\n  keep_alive_min: 1h\n":                             "weir.yaml:2:19: limit.keep_alive_min",
+		"limit:\n  session_expiry: 30d\n":                            "weir.yaml:2:19: limit.session_expiry: ",
+		"limit:\n  session_expiry_max: 10s\n":                        "weir.yaml:2:23: limit.session_expiry_max: ",
+		"limit:\n  subscriptions: 4\n":                               "weir.yaml:2:18: limit.subscriptions: one SUBSCRIBE could ask for 8 filters and a connection have 4",
+		"limit:\n  payload: 4MiB\nsafety:\n  retained_bytes: 2MiB\n": "weir.yaml:4:19: safety.retained_bytes: 2MiB cannot hold one message of 4MiB",
+		"limit:\n  keep_alive_min: 1s\n  keep_alive_max: 1s\n":       "",
+		"limit:\n  payload: 8MiB\n":                                  "",
+	} {
+		t.Chdir(t.TempDir())
+		if err := os.WriteFile("weir.yaml", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := config.Load("weir.yaml", false, nil, Check)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+	if _, err := config.Load("", false, []string{"WEIR_LIMIT_SUBSCRIPTIONS=3"}, Check); err == nil || !strings.Contains(err.Error(), "limit.subscriptions") {
+		t.Error(err)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"hash/fnv"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +25,7 @@ import (
 func (s *Server) openAuth(context.Context) error {
 	s.directory = newDirectory(s.things)
 	s.policies = auth.NewPolicies(auth.PoliciesOptions{
-		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Generation: s.directory.Generation,
+		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Generation: s.directory.Generation, GenerationOf: s.directory.GenerationOf,
 		Logger: s.logger.With("room", "auth"), Now: s.now,
 	})
 	s.denials = &ingest.Denials{Noise: ingest.Noise{Logger: s.logger.With("room", "credentials"), Now: s.now}, Authorizer: s.policies}
@@ -38,19 +40,76 @@ func (s *Server) openAuth(context.Context) error {
 // directory is the registry as ingest/auth asks it.
 type directory struct {
 	r          *registry.Registry
-	generation atomic.Uint64
+	generation atomic.Uint64 // of anything
+	all        atomic.Uint64 // of what may concern every certificate
+	of         [1024]atomic.Uint64
 }
 
 func newDirectory(r *registry.Registry) *directory {
 	d := &directory{r: r}
-	r.OnChange(func(c registry.Change) {
-		switch c.Kind {
-		case registry.KindThing, registry.KindGroup, registry.KindMember, registry.KindCertificate, registry.KindCA,
-			registry.KindPolicy, registry.KindClaim, registry.KindTemplate, registry.KindPrincipal, registry.KindAttachment, registry.KindAccessKey:
-			d.generation.Add(1)
-		}
-	})
+	r.OnChange(d.changed)
 	return d
+}
+
+// changed moves the generations of those whose standing a change may touch: who
+// is missed here keeps rights that were taken away.
+func (d *directory) changed(c registry.Change) {
+	switch c.Kind {
+	case registry.KindCertificate, registry.KindClaim:
+		d.certificate(c.Name).Add(1)
+	case registry.KindPrincipal:
+		d.certificate(c.Other).Add(1)
+	case registry.KindThing, registry.KindMember:
+		d.certificatesOf(c.Name)
+	case registry.KindAttachment:
+		if id, ok := strings.CutPrefix(c.Name, "cert/"); ok {
+			d.certificate(id).Add(1)
+		} else {
+			d.all.Add(1)
+		}
+	case registry.KindGroup, registry.KindCA, registry.KindPolicy, registry.KindTemplate:
+		d.all.Add(1)
+	case registry.KindAccessKey:
+	default:
+		return
+	}
+	d.generation.Add(1) // last: who sees it asks for the others
+}
+
+// certificate returns the generation of a certificate, which it shares with some
+// others.
+func (d *directory) certificate(id string) *atomic.Uint64 {
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	return &d.of[h.Sum32()%uint32(len(d.of))]
+}
+
+// certificatesOf moves the generations of a thing's certificates. One that is
+// attached or detached by the same change is told of by itself.
+func (d *directory) certificatesOf(thing string) {
+	for p := (registry.Page{}); ; {
+		list, next, err := d.r.PrincipalsOf(thing, "", p)
+		if registry.CodeOf(err) == registry.NotFound {
+			return
+		}
+		if err != nil {
+			d.all.Add(1)
+			return
+		}
+		for _, t := range list {
+			d.certificate(t.CertificateID).Add(1)
+		}
+		if next == "" {
+			return
+		}
+		p.Token = next
+	}
+}
+
+// GenerationOf returns the generation of a certificate's standing.
+func (d *directory) GenerationOf(id string) func() uint64 {
+	own := d.certificate(id)
+	return func() uint64 { return d.all.Load() + own.Load() }
 }
 
 // Generation implements auth.Directory, as the others do.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -332,6 +333,91 @@ func TestThePlainPort(t *testing.T) {
 		b := make([]byte, 4)
 		if n, _ := io.ReadFull(nc, b); n == 4 && b[0] == 0x20 {
 			t.Error("a CONNECT without TLS is answered on the TLS port")
+		}
+	}
+}
+
+// A certificate's generation moves with every change of what it may, and stands
+// still while others are enrolled.
+func TestGenerationsOfCertificates(t *testing.T) {
+	s := running(t, options(t))
+	ctx := t.Context()
+	p := s.device("mine", everything)
+	other := s.device("other", everything)
+	for s.directory.certificate(other.ID) == s.directory.certificate(p.ID) {
+		other = authtest.Issue(t, "other", nil, nil, nil)
+		_, err := s.things.RegisterCertificate(ctx, registry.RegisterCertificate{PEM: pemOf(other), WithoutCA: true, Status: registry.Active})
+		s.must(err)
+	}
+	thing := func(name string) error {
+		_, err := s.things.CreateThing(ctx, registry.CreateThing{Name: name})
+		return err
+	}
+	group := func(name, parent string) error {
+		_, err := s.things.CreateGroup(ctx, registry.CreateGroup{Name: name, Parent: parent})
+		return err
+	}
+	// What was changed has come by once something later has.
+	told, markers := make(chan string, 100), 0
+	s.things.OnChange(func(c registry.Change) {
+		if strings.HasPrefix(c.Name, "marker-") {
+			told <- c.Name
+		}
+	})
+	settle := func() {
+		markers++
+		name := "marker-" + strconv.Itoa(markers)
+		s.must(thing(name))
+		for timeout := time.After(time.Minute); ; {
+			select {
+			case got := <-told:
+				if got == name {
+					return
+				}
+			case <-timeout:
+				t.Fatal("changes do not come by")
+			}
+		}
+	}
+	settle()
+	own := s.directory.GenerationOf(p.ID)
+	for _, step := range []struct {
+		what    string
+		touches bool
+		do      func() error
+	}{
+		{"a new thing", false, func() error { return thing("thing") }},
+		{"a thing of another", false, func() error { s.must(thing("others")); return s.things.AttachPrincipal(ctx, "others", other.ID, "") }},
+		{"another's attributes", false, func() error {
+			_, err := s.things.UpdateThing(ctx, registry.UpdateThing{Name: "others", Attributes: map[string]string{"a": "b"}})
+			return err
+		}},
+		{"another's status", false, func() error { _, err := s.things.UpdateCertificate(ctx, other.ID, registry.Inactive); return err }},
+		{"attached to a thing", true, func() error { return s.things.AttachPrincipal(ctx, "thing", p.ID, "") }},
+		{"the thing's attributes", true, func() error {
+			_, err := s.things.UpdateThing(ctx, registry.UpdateThing{Name: "thing", Attributes: map[string]string{"a": "b"}})
+			return err
+		}},
+		{"a group", true, func() error { s.must(group("parent", "")); return group("group", "parent") }},
+		{"another in the group", false, func() error { return s.things.AddToGroup(ctx, "others", "group") }},
+		{"its thing in the group", true, func() error { return s.things.AddToGroup(ctx, "thing", "group") }},
+		{"a policy of the group's parent", true, func() error { return s.things.AttachPolicy(ctx, "mine", s.things.GroupARN("parent")) }},
+		{"the policy taken away", true, func() error { return s.things.DetachPolicy(ctx, "mine", s.things.GroupARN("parent")) }},
+		{"out of the group", true, func() error { return s.things.RemoveFromGroup(ctx, "thing", "group") }},
+		{"a policy of another", false, func() error { return s.things.DetachPolicy(ctx, "other", s.things.CertificateARN(other.ID)) }},
+		{"a new version of its policy", true, func() error {
+			_, _, err := s.things.CreatePolicyVersion(ctx, "mine", `{"Version": "2012-10-17", "Statement": [`+everything+`]}`, true)
+			return err
+		}},
+		{"its policy detached", true, func() error { return s.things.DetachPolicy(ctx, "mine", s.things.CertificateARN(p.ID)) }},
+		{"detached from its thing", true, func() error { return s.things.DetachPrincipal(ctx, "thing", p.ID) }},
+		{"its status", true, func() error { _, err := s.things.UpdateCertificate(ctx, p.ID, registry.Revoked); return err }},
+	} {
+		before := own()
+		s.must(step.do())
+		settle()
+		if moved := own() != before; moved != step.touches {
+			t.Errorf("%s: moved %v", step.what, moved)
 		}
 	}
 }

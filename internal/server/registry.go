@@ -15,20 +15,20 @@ func (s *Server) openRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	limits := registry.AWS()
+	o := registry.Options{
+		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check,
+		Keys: registry.KeyType(s.cfg.Provisioning.Keys), Limits: registry.AWS(), Publish: s.log.Publish, Logger: s.logger.With("room", "registry"), Now: s.now,
+	}
 	if s.cfg.Limits == "relaxed" {
-		limits = registry.Relaxed()
+		o.Limits = registry.Relaxed()
 	}
-	keysAhead := 0
 	if s.roles&registryRole != 0 {
-		keysAhead = s.cfg.Provisioning.KeysAhead
+		o.KeysAhead = s.cfg.Provisioning.KeysAhead
 	}
-	s.things, err = registry.Open(ctx, registry.Options{
-		Bucket: b, AccountID: s.cfg.AccountID, Region: s.cfg.Region, CheckPolicy: checkPolicy, CheckTemplate: provision.Check, CA: s.ca, Seal: s.box,
-		Keys: registry.KeyType(s.cfg.Provisioning.Keys), KeysAhead: keysAhead,
-		Limits: limits, Publish: s.log.Publish, Logger: s.logger.With("room", "registry"), Now: s.now,
-	})
-	if err == nil {
+	if s.ca != nil { // rules only read
+		o.CA, o.Seal = s.ca, s.box
+	}
+	if s.things, err = registry.Open(ctx, o); err == nil {
 		s.logLevels.follow(s.things)
 	}
 	return err

@@ -114,6 +114,7 @@ type Server struct {
 	methods      *mux.Methods
 	catchUps     chan struct{} // places of those who wait for the registry; see newcomers
 	gateway      *mqtt.Server
+	serving      <-chan struct{} // closed once the gateway takes connections; nil without one
 	azure        *azure.Hub
 	azureREST    http.Handler
 	mux          *mux.Server   // nil: not served
@@ -163,7 +164,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		{everyRole &^ shadowRole, s.openAWSLookups},
 		{ingestRole | registryRole, s.openSecrets},
 		{ingestRole | registryRole, s.openCA},
-		{ingestRole | registryRole, s.openRegistry},
+		{ingestRole | registryRole | rulesRole, s.openRegistry},
 		{ingestRole | registryRole, s.openAuth},
 		{rulesRole | registryRole, s.openActions},
 		{everyRole &^ shadowRole, s.openFunctions},
@@ -203,7 +204,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.things != nil {
 		parts.start("registry", s.things.Run)
 	}
-	if s.things != nil {
+	if s.ca != nil {
 		if err := s.registerOwner(ctx); err != nil {
 			return errors.Join(err, parts.stop())
 		}
@@ -238,19 +239,21 @@ func (s *Server) Run(ctx context.Context) error {
 		parts.start("MQTT gateway", s.gateway.Run)
 	}
 	if s.https != nil {
-		parts.start("HTTPS gateway", s.https.Run)
+		parts.start("HTTPS gateway", s.behindGateway(s.https.Run))
 	}
 	if s.mux != nil {
-		parts.start("one port", s.mux.Run)
+		parts.start("one port", s.behindGateway(s.mux.Run))
 	}
 	parts.start("control API", func(ctx context.Context) error { return s.api.Run(ctx, s.apiListener) })
 	if s.folder != nil {
 		parts.start("rules folder", s.watchRules)
 	}
-	if err := s.endpoints.write(s.dataDir); err != nil {
-		return errors.Join(err, parts.stop())
+	if s.serving == nil || parts.await(ctx, s.serving) {
+		if err := s.endpoints.write(s.dataDir); err != nil {
+			return errors.Join(err, parts.stop())
+		}
+		close(s.ready)
 	}
-	close(s.ready)
 	err := parts.wait(ctx)
 	if err != nil {
 		s.logger.Error("stopped", "err", err)
@@ -258,6 +261,19 @@ func (s *Server) Run(ctx context.Context) error {
 		s.logger.Info("stopped")
 	}
 	return err
+}
+
+// behindGateway returns run, begun once the gateway takes connections: WebSockets
+// and what comes by the one port are handed to it.
+func (s *Server) behindGateway(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-s.serving:
+			return run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // Close lets go of what New opened, in reverse. Run must have returned, or not
@@ -463,7 +479,7 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return portTaken("listen.mqtt", s.cfg.Listen.MQTT, portTaken("listen.mqtts", s.cfg.Listen.MQTTS, err))
 	}
-	s.gateway = gw
+	s.gateway, s.serving = gw, gw.Serving()
 	s.onClose(func() error { gw.Close(); return nil })
 	if a := gw.Addr(auth.Plain); a != nil {
 		s.endpoints.MQTT = a.String()

@@ -1,12 +1,16 @@
 package server
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/weir-iot/weir/internal/config"
 )
@@ -87,4 +91,62 @@ func TestFileModes(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// Nothing is ready, and nothing cut, before the gateway takes connections: who
+// comes by the one port waits.
+func TestReadyIsWhenTheGatewayServes(t *testing.T) {
+	s, err := New(t.Context(), options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	gateway, held := s.serving, make(chan struct{})
+	s.serving = held
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	health := func() int {
+		res, err := http.Get(s.endpoints.API + "/healthz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	<-gateway
+	if code := health(); code != http.StatusServiceUnavailable {
+		t.Error("healthy before the gateway serves:", code)
+	}
+	answer := make(chan error, 1)
+	go func() { // as soon as it can be reached
+		c, err := tls.Dial("tcp", s.mux.Addr().String(), &tls.Config{ServerName: "localhost", RootCAs: s.ca.Pool()})
+		if err == nil {
+			err = c.Close()
+		}
+		answer <- err
+	}()
+	select {
+	case <-s.Ready():
+		t.Error("ready before the gateway serves")
+	case err := <-answer:
+		t.Error("an answer before the gateway serves:", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(held)
+	select {
+	case <-s.Ready():
+	case <-time.After(time.Minute):
+		t.Fatal("not ready")
+	}
+	if code := health(); code != http.StatusOK {
+		t.Error("not healthy:", code)
+	}
+	if err := <-answer; err != nil {
+		t.Error("cut:", err)
+	}
+	end()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

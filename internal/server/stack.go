@@ -51,6 +51,22 @@ func (s *stack) start(name string, f func(context.Context) error) {
 	}()
 }
 
+// await returns true once ready is closed, false where ctx has ended or a part
+// has failed first.
+func (s *stack) await(ctx context.Context, ready <-chan struct{}) bool {
+	select {
+	case <-ready:
+		return true
+	case <-ctx.Done():
+	case <-s.failed:
+		select { // for wait
+		case s.failed <- struct{}{}:
+		default:
+		}
+	}
+	return false
+}
+
 // wait returns when ctx ends or a part has failed, after all parts have ended,
 // the last one first.
 func (s *stack) wait(ctx context.Context) error {

@@ -50,11 +50,9 @@ func (s *Service) hook(ctx context.Context, who Caller, t *registry.Template, c 
 	if err != nil {
 		return nil, errs.E("provision.hook", errs.Internal, err)
 	}
-	deadline, cancel := context.WithTimeout(ctx, hookTimeout)
-	defer cancel()
-	b, err := s.o.Invoke.Invoke(deadline, t.Hook.TargetARN, payload)
-	if err == nil {
-		err = deadline.Err() // an answer that came too late
+	b, err := s.invoke(ctx, t.Hook.TargetARN, payload)
+	if ctx.Err() != nil {
+		return nil, errs.E("provision.hook", errs.Timeout, ctx.Err())
 	}
 	if err != nil {
 		a.step("hook", "failed: "+clip(errs.Text(err)))
@@ -82,4 +80,24 @@ func (s *Service) hook(ctx context.Context, who Caller, t *registry.Template, c 
 	merged := maps.Clone(q.Parameters)
 	maps.Copy(merged, answer.Parameters)
 	return merged, nil
+}
+
+// invoke calls a hook. It may be slow: who waits for one is in the way of others
+// who do, not of those who want a certificate.
+func (s *Service) invoke(ctx context.Context, function string, payload []byte) ([]byte, error) {
+	<-s.calls
+	defer func() { s.calls <- struct{}{} }()
+	select {
+	case s.hooks <- struct{}{}:
+		defer func() { <-s.hooks }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, hookTimeout)
+	defer cancel()
+	b, err := s.o.Invoke.Invoke(ctx, function, payload)
+	if err == nil {
+		err = ctx.Err() // an answer that came too late
+	}
+	return b, err
 }

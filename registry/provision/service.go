@@ -29,7 +29,8 @@ const (
 	// CreationsPerSecond bounds what one principal can ask for.
 	CreationsPerSecond = 200
 
-	maxCalls = 256 // at a time, of all connections
+	maxCalls = 256 // at a time, of all connections, besides those that wait for a hook
+	maxHooks = 256
 )
 
 // Invoker calls a function, by its name or ARN.
@@ -58,6 +59,7 @@ type Service struct {
 	o     Options
 	now   func() time.Time
 	calls chan struct{}
+	hooks chan struct{}
 
 	creations, registrations limiter
 
@@ -77,7 +79,7 @@ func New(o Options) (*Service, error) {
 		o.CreationsPerSecond = CreationsPerSecond
 	}
 	return &Service{
-		o: o, now: o.Now, calls: make(chan struct{}, maxCalls), compiled: map[string]*Template{},
+		o: o, now: o.Now, calls: make(chan struct{}, maxCalls), hooks: make(chan struct{}, maxHooks), compiled: map[string]*Template{},
 		creations:     limiter{perSecond: o.CreationsPerSecond, now: o.Now},
 		registrations: limiter{perSecond: o.CreationsPerSecond, now: o.Now},
 	}, nil

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/big"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -190,6 +191,62 @@ func TestLapsedClaims(t *testing.T) {
 	if c, err := w.r.Certificate(kept); err != nil || c.Status != registry.Active {
 		t.Errorf("the one that was: %v %v", c, err)
 	}
+}
+
+// slowHook answers once it is let go.
+type slowHook struct{ hook, let chan struct{} }
+
+func (h slowHook) Invoke(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+	h.hook <- struct{}{}
+	select {
+	case <-h.let:
+		return []byte(`{"allowProvisioning": true}`), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// While hooks are slow, as many as there may be, certificates are made all the
+// same; and a token that many use at once is good for one of them.
+func TestSlowHooks(t *testing.T) {
+	var clock atomic.Int64
+	w, stop := begin(t, t.TempDir(), &clock)
+	defer stop()
+	w.registrations.perSecond = 1 << 30
+	w.template(t, "hooked", fleet, "", &registry.Hook{TargetARN: "arn:aws:lambda:us-east-1:123456789012:function:gate"})
+	h := slowHook{make(chan struct{}), make(chan struct{})}
+	w.o.Invoke = h
+	csr := map[string]string{"certificateSigningRequest": w.csr}
+	token := w.ask(t, "$aws/certificates/create-from-csr/json", csr)["certificateOwnershipToken"].(string)
+	var registered, late atomic.Int64
+	var devices sync.WaitGroup
+	for i := range maxHooks {
+		devices.Go(func() {
+			switch a := w.register(t, "hooked", token, itoa(i)); {
+			case a["thingName"] != nil:
+				registered.Add(1)
+			case a["errorCode"] == "AccessDenied":
+				late.Add(1) // five seconds were over on a busy machine
+			case a["errorCode"] != "InvalidCertificateOwnershipToken":
+				t.Error(a)
+			}
+		})
+	}
+	for range maxHooks {
+		<-h.hook
+	}
+	if n := len(w.calls); n > 0 {
+		t.Errorf("%d calls stand in the way of others while they wait for their hooks", n)
+	}
+	if a := w.ask(t, "$aws/certificates/create-from-csr/json", csr); a["certificateId"] == nil {
+		t.Error(a)
+	}
+	close(h.let)
+	devices.Wait()
+	if n := registered.Load(); n != 1 && late.Load() < maxHooks {
+		t.Errorf("%d things with one token", n)
+	}
+	w.whole(t)
 }
 
 // A claim of CreateProvisioningClaim is for one template and five minutes.

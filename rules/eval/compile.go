@@ -657,7 +657,7 @@ func (c *compiler) service(fn *Function, x *sql.Call, constants []*Value) {
 // serviceTexts says what a function that calls out needs, and what gives it one.
 var serviceTexts = [...]struct{ what, hint string }{
 	ShadowService:     {"the shadow service", "it is a part of a running Weir; elsewhere fixtures answer"},
-	RegistryService:   {"the registry", "this Weir has no registry of things"},
+	RegistryService:   {"the registry", "it is a part of a running Weir; elsewhere fixtures answer"},
 	TableService:      {"a DynamoDB endpoint", "set AWS_ENDPOINT_URL_DYNAMODB or AWS credentials and start Weir again"},
 	SecretService:     {"a secrets manager", "set AWS_ENDPOINT_URL_SECRETS_MANAGER or AWS credentials and start Weir again"},
 	LambdaService:     {"a Lambda endpoint", "set AWS_ENDPOINT_URL_LAMBDA or AWS credentials and start Weir again"},

@@ -194,7 +194,7 @@ func TestRefusals(t *testing.T) {
 		"aws_lambda('f', 1)":                           "AWS_ENDPOINT_URL_LAMBDA or AWS credentials",
 		"decode(*, 'proto', 'b', 'k', 'f', 'm')":       "AWS_ENDPOINT_URL_S3 or AWS credentials",
 		"get_thing_shadow('t', 'r')":                   "it is a part of a running Weir",
-		"get_registry_data('DescribeThing', 't', 'r')": "this Weir has no registry",
+		"get_registry_data('DescribeThing', 't', 'r')": "a part of a running Weir",
 		"machinelearning_predict('m', 'r', {})":        "this Weir runs no models",
 	} {
 		stmt, err := sql.Parse("SELECT " + call + " AS v FROM '#'")

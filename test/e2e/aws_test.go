@@ -6,10 +6,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -261,79 +261,46 @@ const fails = async (p, cls, text) => assert.rejects(p, e => { assert(typeof cls
 	}
 }
 
-// The AWS guide's tutorial, with the AWS CLI: a thing with certificate and policy,
-// a rule that republishes, a shadow.
-func TestAWSCLITutorial(t *testing.T) {
+// The tutorials of the AWS guide, with the AWS CLI: see testdata/tutorials.sh.
+func TestAWSCLITutorials(t *testing.T) {
 	if testing.Short() {
 		t.Skip("other people's programs")
 	}
-	cli := tool(t, "aws", "awscli")
-	w := weirtest.Start(t)
+	tool(t, "aws", "awscli")
+	w := weirtest.Start(t, weirtest.Key("listen.mux", "localhost:0"))
 	k := accessKey(t, w)
-	run := func(args ...string) (map[string]any, string) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, cli, append([]string{"--endpoint-url", w.Endpoints().API, "--output", "json"}, args...)...)
-		cmd.Env = append(cmd.Environ(), "AWS_ACCESS_KEY_ID="+k.ID, "AWS_SECRET_ACCESS_KEY="+k.Secret, "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
-			"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
-		cmd.Dir = t.TempDir()
-		var out, errs bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &errs
-		err := cmd.Run()
-		var v map[string]any
-		if out.Len() > 0 {
-			if e := json.Unmarshal(out.Bytes(), &v); e != nil {
-				v = nil // a binary answer
-			}
-		}
-		if err != nil && errs.Len() == 0 {
-			t.Fatalf("aws %v: %v", args, err)
-		}
-		return v, strings.TrimSpace(errs.String())
-	}
-	must := func(args ...string) map[string]any {
-		t.Helper()
-		v, errs := run(args...)
-		if errs != "" {
-			t.Fatalf("aws %v: %s", args, errs)
-		}
-		return v
-	}
-	must("iot", "create-thing", "--thing-name", "MyIotThing")
-	cert := must("iot", "create-keys-and-certificate", "--set-as-active", "--certificate-pem-outfile", "c.pem", "--public-key-outfile", "p.key", "--private-key-outfile", "k.key")["certificateArn"].(string)
-	must("iot", "create-policy", "--policy-name", "MyIotPolicy", "--policy-document",
-		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Publish","iot:Receive","iot:Subscribe","iot:Connect"],"Resource":["*"]}]}`)
-	must("iot", "attach-policy", "--policy-name", "MyIotPolicy", "--target", cert)
-	must("iot", "attach-thing-principal", "--thing-name", "MyIotThing", "--principal", cert)
-	must("iot", "create-topic-rule", "--rule-name", "wx_data", "--topic-rule-payload",
-		`{"sql":"SELECT topic(2) as device_id, temperature FROM 'device/+/data'","actions":[{"republish":{"topic":"device/data/temp","roleArn":"arn:aws:iam::123456789012:role/r"}}]}`)
-	sub := w.Subscribe("device/data/temp")
-	// Both versions of the CLI read a file as it is.
-	file := func(name, content string) string {
-		t.Helper()
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"policy.json":    `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Publish","iot:Subscribe","iot:Receive","iot:Connect"],"Resource":["*"]}]}`,
+		"republish.json": `{"sql":"SELECT topic(2) as device_id, temperature FROM 'device/+/data'","actions":[{"republish":{"topic":"device/data/temp","roleArn":"arn:aws:iam::123456789012:role/republish_role"}}]}`,
+		"myrule.json":    `{"sql":"SELECT * FROM 'iot/test'","ruleDisabled":false,"awsIotSqlVersion":"2016-03-23","actions":[{"s3":{"roleArn":"arn:aws:iam::123456789012:role/aws_iot_s3","bucketName":"my-bucket","key":"myS3Key"}}]}`,
+		"message.json":   `{"temperature": 28, "humidity": 80, "barometer": 1013}`,
+		"shadow.json":    `{"state":{"desired":{"ColorRGB":[255,255,0]}}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return "fileb://" + path
 	}
-	must("iot-data", "publish", "--topic", "device/22/data", "--payload", file("message", `{"temperature": 28, "humidity": 80}`))
+	script := ok(t, func() (string, error) { return filepath.Abs("testdata/tutorials.sh") })
+	runner := ok(t, func() (string, error) { return filepath.Abs("testdata/tutorials.py") })
+	sub := w.Subscribe("device/data/temp", "$aws/things/MyLightBulb/shadow/update/accepted")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "python3", runner, script, w.Endpoints().API)
+	cmd.Env = append(cmd.Environ(), "AWS_ACCESS_KEY_ID="+k.ID, "AWS_SECRET_ACCESS_KEY="+k.Secret, "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
+		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_MAX_ATTEMPTS=1")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 	if m := sub.Next(); string(m.Payload) != `{"device_id":"22","temperature":28}` {
 		t.Errorf("%s", m.Payload)
 	}
-	must("iot-data", "update-thing-shadow", "--thing-name", "MyIotThing", "--payload", file("shadow", `{"state":{"desired":{"ColorRGB":[255,255,0]}}}`), "/dev/null")
-	if v := must("iot", "describe-thing", "--thing-name", "MyIotThing"); v["version"] != 1.0 {
-		t.Errorf("%v", v)
+	if m := sub.Next(); !strings.Contains(string(m.Payload), `"ColorRGB":[255,255,0]`) {
+		t.Errorf("%s", m.Payload)
 	}
-	if v := must("iot", "list-thing-principals", "--thing-name", "MyIotThing"); len(v["principals"].([]any)) != 1 {
-		t.Errorf("%v", v)
-	}
-	if _, errs := run("iot", "delete-thing", "--thing-name", "MyIotThing"); !strings.Contains(errs, "(InvalidRequestException)") {
-		t.Errorf("deleting a thing with a certificate: %s", errs)
-	}
-	if _, errs := run("iot", "create-job", "--job-id", "j", "--targets", account+"thing/MyIotThing"); !strings.Contains(errs, "(NotImplementedException)") || !strings.Contains(errs, "CreateJob") {
-		t.Errorf("jobs: %s", errs)
+	if _, err := os.Stat(filepath.Join(dir, "private.pem.key")); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -422,6 +389,74 @@ func TestAWSHostileInput(t *testing.T) {
 	}
 }
 
+// Requests that two servers would read in two ways are refused, and so are
+// headers that were added on the way.
+func TestAWSRequestSmuggling(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	k := accessKey(t, w)
+	host := strings.TrimPrefix(w.Endpoints().API, "http://")
+	// signed returns the head of a signed request, without its end.
+	signed := func(method, path, body string) string {
+		t.Helper()
+		r := ok(t, func() (*http.Request, error) { return http.NewRequest(method, w.Endpoints().API+path, nil) })
+		sum := sha256.Sum256([]byte(body))
+		if err := v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: k.ID, SecretAccessKey: k.Secret}, r, hex.EncodeToString(sum[:]), "iot", "us-east-1", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		return method + " " + path + " HTTP/1.1\r\nHost: " + host + "\r\nX-Amz-Date: " + r.Header.Get("X-Amz-Date") + "\r\nAuthorization: " + r.Header.Get("Authorization") + "\r\n"
+	}
+	send := func(request string) (statuses []string) {
+		t.Helper()
+		c := ok(t, func() (net.Conn, error) { return net.Dial("tcp", host) })
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		c.(*net.TCPConn).CloseWrite()
+		b, _ := io.ReadAll(c) // what came before it was cut
+		for line := range strings.Lines(string(b)) {
+			if rest, is := strings.CutPrefix(line, "HTTP/1.1 "); is {
+				statuses = append(statuses, rest[:3])
+			}
+		}
+		return statuses
+	}
+	const inner = "GET /things HTTP/1.1\r\nHost: x\r\n\r\n"
+	head := signed("GET", "/things", "")
+	if got := send(head + "Connection: close\r\n\r\n"); !slices.Equal(got, []string{"200"}) {
+		t.Fatalf("the request as it should be: %v", got)
+	}
+	for what, request := range map[string]string{
+		"two lengths":                  head + "Content-Length: 0\r\nContent-Length: 37\r\n\r\n" + inner,
+		"two lengths in one":           head + "Content-Length: 0, 37\r\n\r\n" + inner,
+		"a length with a sign":         head + "Content-Length: +0\r\n\r\n",
+		"a length and chunks":          head + "Content-Length: 37\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
+		"another encoding":             head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + inner,
+		"chunked twice":                head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + inner,
+		"a blank before the colon":     head + "Content-Length : 37\r\n\r\n" + inner,
+		"two hosts":                    head + "Host: elsewhere\r\n\r\n",
+		"a principal nobody signed":    signed("GET", "/principals/things", "") + "X-Amzn-Principal: " + account + "cert/" + strings.Repeat("a", 64) + "\r\nConnection: close\r\n\r\n",
+		"a tag nobody signed":          head + "X-Amz-Tagging: a=b\r\nConnection: close\r\n\r\n",
+		"a body nobody signed":         signed("POST", "/things/t", "") + "Content-Length: 2\r\nConnection: close\r\n\r\n{}",
+		"a query nobody signed":        strings.Replace(head, "/things HTTP", "/things?maxResults=1 HTTP", 1) + "Connection: close\r\n\r\n",
+		"another method than signed":   strings.Replace(signed("GET", "/things/t", ""), "GET", "DELETE", 1) + "Connection: close\r\n\r\n",
+		"a path that only looks alike": strings.Replace(head, "/things HTTP", "/./things HTTP", 1) + "Connection: close\r\n\r\n",
+	} {
+		got := send(request)
+		for _, status := range got {
+			if status[0] != '4' && !(status == "501" && what == "another encoding" || status == "501" && what == "chunked twice") {
+				t.Errorf("%s: %v", what, got)
+			}
+		}
+		if len(got) == 0 {
+			t.Errorf("%s: no answer", what)
+		}
+	}
+}
+
 // 32 clients make, attach and delete the same things: each answer is one AWS
 // gives, nothing half-made is left, and no update is lost.
 func TestAWSContention(t *testing.T) {
@@ -479,6 +514,26 @@ func TestAWSContention(t *testing.T) {
 						_, err := c.DeletePolicy(ctx, &iot.DeletePolicyInput{PolicyName: aws.String("p")})
 						return err
 					},
+					func() error {
+						_, err := c.CreateThingGroup(ctx, &iot.CreateThingGroupInput{ThingGroupName: aws.String("above")})
+						return err
+					},
+					func() error {
+						_, err := c.CreateThingGroup(ctx, &iot.CreateThingGroupInput{ThingGroupName: aws.String("below"), ParentGroupName: aws.String("above")})
+						return err
+					},
+					func() error {
+						_, err := c.AddThingToThingGroup(ctx, &iot.AddThingToThingGroupInput{ThingGroupName: aws.String("below"), ThingName: aws.String("counter")})
+						return err
+					},
+					func() error {
+						_, err := c.DeleteThingGroup(ctx, &iot.DeleteThingGroupInput{ThingGroupName: aws.String("above")})
+						return err
+					},
+					func() error {
+						_, err := c.DeleteThingGroup(ctx, &iot.DeleteThingGroupInput{ThingGroupName: aws.String("below")})
+						return err
+					},
 				} {
 					var api smithy.APIError
 					if err := f(); err != nil && (!errors.As(err, &api) || !slices.Contains(allowed, api.ErrorCode())) {
@@ -532,6 +587,21 @@ func TestAWSContention(t *testing.T) {
 		if _, err := c.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &name}); err != nil {
 			t.Errorf("attached and not there: %v", err)
 		}
+	}
+	in, err := c.ListThingGroupsForThing(ctx, &iot.ListThingGroupsForThingInput{ThingName: aws.String("counter")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.ListThingGroups(ctx, &iot.ListThingGroupsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, g := range all.ThingGroups {
+		names = append(names, aws.ToString(g.GroupName))
+	}
+	if len(in.ThingGroups) > 0 && !slices.Contains(names, "below") || slices.Contains(names, "below") && !slices.Contains(names, "above") {
+		t.Errorf("there are the groups %v, and the thing is in %d", names, len(in.ThingGroups))
 	}
 }
 

@@ -48,6 +48,11 @@ type identity struct {
 
 func startIdentity(t *testing.T) *identity {
 	t.Helper()
+	return identityOf(t, weirtest.Start)
+}
+
+func identityOf(t *testing.T, start func(testing.TB, ...weirtest.Option) *weirtest.Weir, opts ...weirtest.Option) *identity {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("other people's programs")
 	}
@@ -55,8 +60,8 @@ func startIdentity(t *testing.T) *identity {
 	lambda := httptest.NewServer(http.HandlerFunc(d.invoke))
 	t.Cleanup(lambda.Close)
 	t.Setenv("AWS_ENDPOINT_URL_LAMBDA", lambda.URL)
-	d.Weir = weirtest.Start(t, weirtest.Key("listen.mqtts", "localhost:0"), weirtest.Key("listen.https", "localhost:0"), weirtest.Key("listen.mux", "localhost:0"),
-		weirtest.Key("safety.failed_logins", "10000"))
+	d.Weir = start(t, append(opts, weirtest.Key("listen.mqtts", "localhost:0"), weirtest.Key("listen.https", "localhost:0"), weirtest.Key("listen.mux", "localhost:0"),
+		weirtest.Key("safety.failed_logins", "10000"))...)
 	d.e = d.Endpoints()
 	var err error
 	if d.key, err = control.ReadAccessKey(d.e.AccessKeyFile); err != nil {

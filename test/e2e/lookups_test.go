@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -124,13 +125,45 @@ actions:
 	}
 
 	for call, want := range map[string]string{
-		"get_registry_data('DescribeThing', 'l', 'role')": "this Weir has no registry",
-		"get_secret('s', 'SecretString', 'role')":         "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+		"get_secret('s', 'SecretString', 'role')": "AWS_ENDPOINT_URL_SECRETS_MANAGER",
 	} {
 		_, err := w.API().Apply(t.Context(), "rule.yaml", []byte(fmt.Sprintf(rule, "refused", "SELECT "+call+" AS v FROM 'in/refused'")), false)
 		var r *control.RemoteError
 		if !errors.As(err, &r) || !strings.Contains(r.Detail(), want) {
 			t.Errorf("%s: %v, want a refusal with %q", call, err, want)
+		}
+	}
+}
+
+// A rule adds to a message what the registry knows of its device.
+func TestRegistryInRules(t *testing.T) {
+	w := weirtest.Start(t)
+	for _, line := range []string{"type create pump", "thing create pump-7 --type pump --attribute site=north", "group create pumps", "group add pumps pump-7"} {
+		if _, stderr, code := weirtest.Run(t, "", []string{"WEIR_DATA_DIR=" + w.Dir()}, strings.Fields(line)...); code != 0 {
+			t.Fatalf("%s: %s", line, stderr)
+		}
+	}
+	w.Apply(fmt.Sprintf(rule, "who", "SELECT get_registry_data('DescribeThing', topic(2), 'arn:aws:iam::123456789012:role/r') AS thing, "+
+		"get(get_registry_data('ListThingGroupsForThing', topic(2), 'arn:aws:iam::123456789012:role/r').thingGroups, 0).groupName AS fleet FROM 'who/+'"))
+	sub := w.Subscribe("out/#")
+	w.MustPublish("who/pump-7", "{}")
+	var got struct {
+		Thing struct {
+			ThingName, ThingTypeName, ThingARN string
+			Attributes                         map[string]string
+			Version                            int
+		}
+		Fleet string
+	}
+	m := sub.Next()
+	if err := json.Unmarshal(m.Payload, &got); err != nil || got.Fleet != "pumps" || got.Thing.ThingName != "pump-7" || got.Thing.ThingTypeName != "pump" ||
+		got.Thing.ThingARN != "arn:aws:iot:us-east-1:123456789012:thing/pump-7" || got.Thing.Attributes["site"] != "north" || got.Thing.Version != 1 {
+		t.Errorf("%s: %v", m.Payload, err)
+	}
+	for _, nobody := range []string{"pump-8", "no thing's name"} {
+		w.MustPublish("who/"+nobody, "{}")
+		if m := sub.Next(); string(m.Payload) != "{}" {
+			t.Errorf("%s: %s", nobody, m.Payload)
 		}
 	}
 }

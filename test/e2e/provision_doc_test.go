@@ -49,7 +49,7 @@ func TestProvisioningGuide(t *testing.T) {
 	}
 	w := weirtest.Start(t)
 	state := w.Subscribe("lamps/#")
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-e", "-c", "shopt -s expand_aliases\n"+script.String())
 	cmd.Dir = dir

@@ -20,12 +20,15 @@ func TestRegistryGuide(t *testing.T) {
 	if _, err := exec.LookPath("mosquitto_pub"); err != nil {
 		t.Skip("mosquitto-clients is not installed")
 	}
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed")
+	}
 	guide, err := os.ReadFile("../../docs/registry.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := weirtest.Start(t, weirtest.Durability("os"))
-	hello := w.Subscribe("pump-7/#")
+	hello := w.Subscribe("pump-7/#", "pump-9/#")
 	dir, bin := t.TempDir(), t.TempDir()
 	if err := os.Symlink(weirtest.Binary(t), filepath.Join(bin, "weir")); err != nil {
 		t.Fatal(err)
@@ -47,10 +50,13 @@ func TestRegistryGuide(t *testing.T) {
 		}
 		n++
 	}
-	if n != 4 {
+	if n != 5 {
 		t.Errorf("%d blocks of commands", n)
 	}
 	if m := hello.Next(); string(m.Topic) != "pump-7/hello" {
+		t.Errorf("%+v", m)
+	}
+	if m := hello.Next(); string(m.Topic) != "pump-9/hello" || string(m.Payload) != "second" {
 		t.Errorf("%+v", m)
 	}
 	info, err := os.Stat(filepath.Join(dir, "pump-7", "private.key"))
@@ -98,5 +104,31 @@ func TestRegistryCommandsThatFail(t *testing.T) {
 		if err == nil || errs.Is(err, errs.Unavailable) {
 			t.Errorf("%q: %v", op, err)
 		}
+	}
+}
+
+// Access keys manage nobody, whatever their policy allows: access keys are made
+// with the owner's token alone.
+func TestKeysManageNobody(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	var keys control.List[control.AccessKey]
+	list := func() int {
+		if err := w.API().Registry(t.Context(), "access-key.list", control.ListRequest{}, &keys); err != nil {
+			t.Fatal(err)
+		}
+		return len(keys.Items)
+	}
+	before := list()
+	k := accessKey(t, w) // the owner's, which may do all
+	body := []byte(`{"policies": ["{\"Version\": \"2012-10-17\", \"Statement\": [{\"Effect\": \"Allow\", \"Action\": \"*\", \"Resource\": \"*\"}]}"]}`)
+	for _, service := range []string{"iot", "iotdata", "lambda", "iam", "weir"} {
+		for _, op := range []string{"access-key.create", "access-key.list", "access-key.delete"} {
+			if code, text := raw(t, w, k, service, "POST", "/weir/v1/registry/"+op, body); code < 400 || code >= 500 {
+				t.Errorf("%s signed for %s: %d %s", op, service, code, text)
+			}
+		}
+	}
+	if after := list(); after != before {
+		t.Errorf("%d access keys, there were %d", after, before)
 	}
 }

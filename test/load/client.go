@@ -19,6 +19,10 @@ type client struct {
 	w *bufio.Writer
 }
 
+func newClient(conn net.Conn) *client {
+	return &client{c: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 16<<10)}
+}
+
 func dial(addr, id string) (*client, error) {
 	c, _, err := connect(addr, id, 2)
 	return c, err

@@ -2,12 +2,8 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,17 +13,9 @@ import (
 // for CONNACK, and leaves; again and again, each worker with a client id of its
 // own. With a rate it holds that one.
 func handshakes(s settings) error {
-	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
+	config, err := s.device()
 	if err != nil {
 		return err
-	}
-	authority, err := os.ReadFile(s.ca)
-	if err != nil {
-		return err
-	}
-	config := &tls.Config{ServerName: "localhost", RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}}
-	if !config.RootCAs.AppendCertsFromPEM(authority) {
-		return errors.New("no certificate in " + s.ca)
 	}
 	var counted atomic.Int64
 	var counting atomic.Bool
@@ -71,7 +59,7 @@ func handshakes(s settings) error {
 				default:
 				}
 				began := time.Now()
-				if err := handshake(s.addr, config, fmt.Sprintf("load-%d", i)); err != nil {
+				if err := handshake(s.tlsAddr, config, fmt.Sprintf("load-%d", i)); err != nil {
 					failed <- err
 					return
 				}
@@ -113,16 +101,8 @@ func handshake(addr string, config *tls.Config, id string) error {
 	defer nc.Close()
 	nc.SetDeadline(time.Now().Add(10 * time.Second))
 	c := tls.Client(nc, config)
-	body := appendText([]byte{0, 4, 'M', 'Q', 'T', 'T', 4, 2, 4, 0}, id)
-	if _, err := c.Write(append([]byte{0x10, byte(len(body))}, body...)); err != nil {
+	if err := greet(c, id); err != nil {
 		return err
-	}
-	var ack [4]byte
-	if _, err := io.ReadFull(c, ack[:]); err != nil {
-		return err
-	}
-	if ack[0] != 0x20 || ack[3] != 0 {
-		return fmt.Errorf("CONNECT refused: % x", ack)
 	}
 	_, err = c.Write([]byte{0xe0, 0})
 	return err

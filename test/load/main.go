@@ -2,15 +2,24 @@
 // 3.1.1 at QoS 1 as fast as it is acknowledged, and reads the server's CPU time
 // from /proc. The figures of docs/figures.md are made with it.
 //
-//	go run ./test/load ingest   -pid $PID                  # PUBACKs a second, CPU a message
-//	go run ./test/load ingest   -pid $PID -publishers 1 -window 1
-//	go run ./test/load pipeline -pid $PID -results out/results
-//	go run ./test/load latency  -pid $PID -rate 2000
-//	go run ./test/load return   -pid $PID -sessions 1000 -messages 1000   # drain after a mass return
-//	go run ./test/load handshakes -pid $PID -addr localhost:8883 -publishers 8 -rate 0 \
-//	    -ca $WEIR_CA_FILE -cert $WEIR_CERT_FILE -key $WEIR_KEY_FILE
-//	go run ./test/load shadow   -pid $PID -rate 5000 -things 1000
-//	go run ./test/load enrol    -pid $PID -addr localhost:8883 -rate 100 -ca $WEIR_CA_FILE   # in the environment weir env prints
+//	go run ./test/load ingest     # PUBACKs a second, CPU a message
+//	go run ./test/load ingest     -publishers 1 -window 1
+//	go run ./test/load pipeline   -results out/results      # with a rule
+//	go run ./test/load latency    -rate 2000
+//	go run ./test/load return     -sessions 1000 -messages 1000   # drain after a mass return
+//	go run ./test/load fanout     # one message to 200 subscribers, CPU a delivery
+//	go run ./test/load fanin      -rate 30000
+//	go run ./test/load slow       -rate 1000 -for 20s
+//	go run ./test/load shadow     -rate 5000 -things 1000
+//	go run ./test/load enrol      -pid $PID -addr localhost:8883 -rate 100 -ca $WEIR_CA_FILE   # in the environment weir env prints
+//	go run ./test/load handshakes -publishers 8 -rate 0
+//	go run ./test/load idle       -clients 5000      # memory of a TLS connection
+//	go run ./test/load storm      -clients 10000     # all reconnect at once
+//
+// Each but enrol starts a Weir of its own with -weir bin/weir (-durability os or
+// disk), or measures the one whose process is -pid: -addr is its plain port, and
+// where TLS is measured -tls, -ca, -cert and -key say how to get in. What idle
+// connections are made of it asks the server for with -api and -token.
 //
 // CPU a message is the figure to compare: generator and server share the
 // machine, so a rate is what the two manage together.
@@ -20,8 +29,11 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -47,21 +59,42 @@ type settings struct {
 	cert, key  string
 	things     int
 	serverKeys bool
+
+	weir       string // binary to start; "": a server is there
+	durability string
+	tlsAddr    string
+	api, token string
+
+	clients     int
+	subscribers int
+	patience    time.Duration
+}
+
+var modes = map[string]func(settings) error{
+	"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn, "handshakes": handshakes, "shadow": shadow,
+	"fanout": fanout, "fanin": fanin, "slow": slow, "idle": idle, "storm": storm, "enrol": enrol,
 }
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("load ingest | pipeline | latency | return | handshakes | shadow | enrol, then flags; see -h of each")
+		log.Fatal("load " + strings.Join(slices.Sorted(maps.Keys(modes)), " | ") + ", then flags; see -h of each")
 	}
-	modes := map[string]func(settings) error{"ingest": ingest, "pipeline": pipeline, "latency": latency, "return": massReturn, "handshakes": handshakes, "shadow": shadow, "enrol": enrol}
 	run, ok := modes[os.Args[1]]
 	if !ok {
-		log.Fatalf("load: there is no measurement %q; there are ingest, pipeline, latency, return, handshakes, shadow and enrol", os.Args[1])
+		log.Fatalf("load: there is no measurement %q; there are %s", os.Args[1], strings.Join(slices.Sorted(maps.Keys(modes)), ", "))
 	}
 	var s settings
 	f := flag.NewFlagSet("load "+os.Args[1], flag.ExitOnError)
-	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server; handshakes, enrol: its TLS address")
+	f.StringVar(&s.addr, "addr", "127.0.0.1:1883", "plain MQTT `address` of the server; enrol: its TLS address")
+	f.StringVar(&s.tlsAddr, "tls", "127.0.0.1:8883", "`address` of its TLS port")
+	f.StringVar(&s.weir, "weir", "", "Weir `binary` to start for the measurement; else a server is there")
+	f.StringVar(&s.durability, "durability", "os", "of the Weir that is started")
+	f.StringVar(&s.api, "api", "http://127.0.0.1:8080", "control API of the server")
+	f.StringVar(&s.token, "token", "", "`file` of its admin token")
+	f.IntVar(&s.clients, "clients", 5000, "idle, storm: TLS connections")
+	f.IntVar(&s.subscribers, "subscribers", 200, "fanout: subscribers")
+	f.DurationVar(&s.patience, "patience", 30*time.Second, "storm: how long a client waits for its CONNACK before it tries again")
 	f.IntVar(&s.pid, "pid", 0, "`process` whose CPU time is read; 0: none")
 	f.IntVar(&s.publishers, "publishers", 50, "connections that publish")
 	f.IntVar(&s.window, "window", 32, "unacknowledged messages a publisher")
@@ -71,24 +104,38 @@ func main() {
 	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
 	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish; return: missed by each session")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
-	f.IntVar(&s.rate, "rate", 2000, "latency, shadow: messages a second; enrol: devices a second; handshakes: as many a second, 0 as fast as it goes")
+	f.IntVar(&s.rate, "rate", 2000, "latency, shadow, fanin, slow: messages a second; enrol: devices a second; handshakes: as many a second, 0 as fast as it goes")
 	f.IntVar(&s.things, "things", 1000, "shadow: how many shadows are updated")
 	f.IntVar(&s.qos, "qos", 1, "latency: QoS of the subscriber")
 	f.StringVar(&s.topic, "topic", "latency/1", "latency: `topic` to publish on; results are awaited on latency/#, so a rule may stand between")
 	f.BoolVar(&s.distinct, "distinct", false, "ingest: a new topic for each message")
 	f.IntVar(&s.sessions, "sessions", 1000, "return: persistent sessions")
 	f.BoolVar(&s.clumped, "clumped", false, "return: a session's messages stand together on the log")
-	f.StringVar(&s.ca, "ca", "", "handshakes, enrol: `file` of the server's authority")
+	f.StringVar(&s.ca, "ca", "", "TLS: `file` of the server's authority")
+	f.StringVar(&s.cert, "cert", "", "TLS: `file` of the client certificate")
+	f.StringVar(&s.key, "key", "", "TLS: `file` of its key")
 	f.BoolVar(&s.serverKeys, "server-keys", false, "enrol: devices have their keys made by the server")
-	f.StringVar(&s.cert, "cert", "", "handshakes: `file` of the client certificate")
-	f.StringVar(&s.key, "key", "", "handshakes: `file` of its key")
 	_ = f.Parse(os.Args[2:])
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt)
-	go func() { <-stop; os.Exit(130) }()
-	if err := run(s); err != nil {
+	if s.weir == "" { // else it ends with the server
+		go func() { <-stop; os.Exit(130) }()
+	}
+	if err := measure(s, run); err != nil {
 		log.Fatal("load: ", err)
 	}
+}
+
+// measure runs a measurement, with a Weir of its own where one is asked for.
+func measure(s settings, run func(settings) error) error {
+	if s.weir != "" {
+		stop, err := s.own()
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	return run(s)
 }
 
 // ingest publishes without a subscriber.

@@ -32,14 +32,15 @@ import (
 
 // patience is how long a test waits for what must come. It is long because it
 // is only waited out by a test that fails.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 type options struct {
-	dir string
-	set []func(*config.Config)
-	dev bool
-	env []string
-	log slog.Handler
+	dir    string
+	set    []func(*config.Config)
+	dev    bool
+	env    []string
+	log    slog.Handler // of this process
+	stderr io.Writer    // of a child
 
 	roles []string
 	whole string // why it cannot be several processes; "": it can
@@ -83,10 +84,15 @@ func Whole(why string) Option { return func(o *options) { o.whole = why } }
 
 // Log has a Weir in the test's own process log to h. Default: warnings, to the
 // test's log.
-func Log(h slog.Handler) Option { return func(o *options) { o.log = h } }
+func Log(h slog.Handler) Option {
+	return func(o *options) { o.log, o.whole = h, "its log is read" }
+}
 
 // Env adds NAME=value to the environment of a child process.
 func Env(kv ...string) Option { return func(o *options) { o.env = append(o.env, kv...) } }
+
+// Stderr copies what a child process writes there to w.
+func Stderr(w io.Writer) Option { return func(o *options) { o.stderr = w } }
 
 func build(t testing.TB, opts []Option) *options {
 	o := &options{dev: true}
@@ -102,6 +108,7 @@ func build(t testing.TB, opts []Option) *options {
 func (o *options) config() *config.Config {
 	c := config.Default(true)
 	c.DataDir, c.Durability = o.dir, "os"
+	c.Provisioning.KeysAhead = 2 // a core has something else to do in a test
 	for _, a := range []*string{&c.Listen.MQTT, &c.Listen.MQTTS, &c.Listen.HTTPS, &c.Listen.Mux, &c.Listen.API, &c.Listen.NATS} {
 		*a = "127.0.0.1:0"
 	}
@@ -278,6 +285,9 @@ func (w *Weir) launch() *launched {
 	cmd.SysProcAttr = childAttr()
 	in := &inner{cmd: cmd, done: make(chan struct{}), stderr: &tail{}}
 	cmd.Stderr = in.stderr
+	if w.o.stderr != nil {
+		cmd.Stderr = io.MultiWriter(in.stderr, w.o.stderr)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		w.t.Fatal(err)
@@ -547,9 +557,13 @@ func Eventually(t testing.TB, ok func() bool, what func() string) {
 	}
 }
 
-// Binary returns the path of the weir binary, built once a test process.
+// Binary returns the path of the weir binary, built once a test process. A test
+// that runs others in a process of its own names it in WEIR_TEST_BINARY.
 func Binary(t testing.TB) string {
 	t.Helper()
+	if path := os.Getenv("WEIR_TEST_BINARY"); path != "" {
+		return path
+	}
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -588,9 +602,10 @@ var builtIn atomic.Pointer[string]
 // Run runs the binary to its end and returns what it wrote and its exit code.
 func Run(t testing.TB, stdin string, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	binary := Binary(t) // building it takes a time of its own
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(t), args...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.Env = append(os.Environ(), env...)
 	var out, errs bytes.Buffer

@@ -232,7 +232,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, c *auth.Connection) (*
 	s.current.Store(g)
 	end := now.Add(g.answer.DisconnectAfter)
 	facts := a.o.Policies.Facts(c).Prepare()
-	data, err := a.o.Policies.NewSession(func() (auth.Standing, error) {
+	data, err := a.o.Policies.NewSession("", func() (auth.Standing, error) {
 		return auth.Standing{Set: s.current.Load().set, Facts: facts, Until: end}, nil
 	})
 	if err != nil {

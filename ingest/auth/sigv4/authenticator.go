@@ -88,7 +88,7 @@ func (a *Authenticator) session(c *auth.Connection, caller *Caller) (*auth.Sessi
 	facts.Other = caller.Context
 	facts.Prepare()
 	keys, id, secret, token := a.Verifier.o.Keys, caller.AccessKeyID, caller.secret, caller.token
-	return a.Policies.NewSession(func() (auth.Standing, error) {
+	return a.Policies.NewSession("", func() (auth.Standing, error) {
 		// The secret too: a key deleted and made again is another.
 		k, ok := keys.Key(context.Background(), id, token)
 		if !ok || !equal(k.Secret, secret) {

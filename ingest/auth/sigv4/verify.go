@@ -159,12 +159,18 @@ func (v *Verifier) admit(s *signature, r *http.Request) (*Key, error) {
 	return &key, s.checkHeaders(r)
 }
 
+// meaning reports whether a header can change what a request asks for: those of
+// AWS's names, but for the one that traces a request and that no client signs.
+func meaning(header string) bool {
+	return strings.HasPrefix(header, "x-amz-") || strings.HasPrefix(header, "x-amzn-") && header != "x-amzn-trace-id"
+}
+
 // checkHeaders refuses headers that mean something and are not signed, and
 // signed ones that are not there.
 func (s *signature) checkHeaders(r *http.Request) error {
 	for name, values := range r.Header {
 		lower := strings.ToLower(name)
-		if !strings.HasPrefix(lower, "x-amz-") || slices.Contains(s.headers, lower) {
+		if !meaning(lower) || slices.Contains(s.headers, lower) {
 			continue
 		}
 		// Some add the session token after signing; it is held against the key.

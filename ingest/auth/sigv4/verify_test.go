@@ -284,6 +284,7 @@ func TestRefused(t *testing.T) {
 			w.header = http.Header{"X-Amz-Content-Sha256": {"STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}}
 		}},
 		"unsigned header":      {code: InvalidSignature, change: func(r *http.Request) { r.Header.Set("X-Amz-Mqtt5-User-Properties", "W10=") }},
+		"unsigned principal":   {code: InvalidSignature, change: func(r *http.Request) { r.Header.Set("X-Amzn-Principal", "arn:aws:iot:us-east-1:1:cert/a") }},
 		"unsigned header, URL": {code: InvalidSignature, sign: presign, change: func(r *http.Request) { r.Header.Set("X-Amz-Mqtt5-User-Properties", "W10=") }},
 		"signed header gone": {code: InvalidSignature, sign: func(w *want) { w.header = http.Header{"X-Amz-Mqtt5-Correlation-Data": {""}} },
 			change: func(r *http.Request) { r.Header.Del("X-Amz-Mqtt5-Correlation-Data") }},

@@ -38,7 +38,15 @@ func (s *Store) Connect(name string) (*nats.Conn, error) {
 		url = "nats://weir"
 		o = append(o, nats.InProcessServer(s), nats.UserInfo("weir", s.gate.secret))
 	} else if s.o.Creds != "" {
-		o = append(o, nats.UserCredentials(s.o.Creds))
+		user, pass, ok, err := login(s.o.Creds)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			o = append(o, nats.UserInfo(user, pass))
+		} else {
+			o = append(o, nats.UserCredentials(s.o.Creds))
+		}
 	}
 	nc, err := nats.Connect(url, o...)
 	if err != nil {

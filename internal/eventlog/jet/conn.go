@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -55,8 +56,31 @@ func password(user, pass string) authenticator {
 	}
 }
 
+// login reads a credentials file that is no NATS one: user:password in its only
+// line, in a file that its owner alone can read. ok: it is one.
+func login(file string) (user, pass string, ok bool, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", false, err
+	}
+	line := strings.TrimSpace(string(b))
+	user, pass, ok = strings.Cut(line, ":")
+	if !ok || strings.ContainsAny(line, "\r\n") {
+		return "", "", false, nil
+	}
+	info, err := os.Stat(file)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		err = fmt.Errorf("%s can be read by others (mode %o): make it 0600", file, info.Mode().Perm())
+	}
+	return user, pass, true, err
+}
+
 func credentials(file string) authenticator {
 	return func(nonce string, c map[string]any) error {
+		if user, pass, ok, err := login(file); ok || err != nil {
+			c["user"], c["pass"] = user, pass
+			return err
+		}
 		b, err := os.ReadFile(file)
 		if err != nil {
 			return err

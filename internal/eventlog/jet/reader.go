@@ -132,7 +132,7 @@ func (s *Store) Fetch(q Query, f func(*Message) error) (end bool, err error) {
 // Read hands the messages with the sequences from … to, a few hundred at most,
 // to f, in their order; one that is gone is passed over. It is for an embedded
 // server. Each Fetch has the store count all subjects of the stream, which takes
-// tens of milliseconds with 100,000 of them: who follows a stream closely reads
+// milliseconds with 100,000 of them: who follows a stream closely reads
 // by number.
 // Errors: errs.Unavailable, f's.
 func (s *Store) Read(stream string, from, to uint64, f func(*Message) error) error {
@@ -258,6 +258,8 @@ func (s *Store) last(stream, subject string) (m Message, ok bool, err error) {
 // Last reads the newest message of one subject.
 // Errors: errs.NotFound, errs.Unavailable.
 func (s *Store) Last(stream, subject string) (Message, error) {
+	s.lookups <- struct{}{}
+	defer func() { <-s.lookups }()
 	m, ok, err := s.last(stream, subject)
 	if err != nil {
 		return m, errs.E("jet.Last", errs.Unavailable, err)

@@ -150,6 +150,8 @@ accounts {
 	// Raw connections answer PINGs only while they read.
 	opts.PingInterval = 24 * time.Hour
 	opts.WriteDeadline = 30 * time.Second
+	// Who connects is on this machine, and a loaded one takes its time.
+	opts.AuthTimeout = 10
 	s, err := server.NewServer(opts)
 	if err != nil {
 		return nil, err

@@ -71,8 +71,12 @@ type Store struct {
 	staging string                  // folder in memory for batches that are not committed; "": none
 	wrap    func(net.Conn) net.Conn // tests put a fault between
 
-	cursors atomic.Int32 // open ones
+	cursors atomic.Int32  // open ones
+	lookups chan struct{} // a slot for each reading of one message, so that a crowd shares connections
 }
+
+// keptConns is how many connections for requests and reads are kept.
+const keptConns = 16
 
 // Open starts the embedded server or connects to the cluster.
 func Open(ctx context.Context, o Options) (*Store, error) {
@@ -80,7 +84,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Deadline == 0 {
 		o.Deadline = 10 * time.Second
 	}
-	s := &Store{o: o, change: make(chan struct{}), wake: make(chan struct{}, 1), gen: 1}
+	s := &Store{o: o, change: make(chan struct{}), wake: make(chan struct{}, 1), gen: 1, lookups: make(chan struct{}, keptConns)}
 	if o.URL != "" {
 		c, err := s.dial()
 		if err != nil {
@@ -309,9 +313,8 @@ func (s *Store) get() (*conn, uint64, error) {
 // put gives a connection back. A dead one, or one of an older generation, is
 // closed.
 func (s *Store) put(c *conn, gen uint64) {
-	const keep = 16
 	s.mu.Lock()
-	if c.dead == nil && gen == s.gen && !s.closed && len(s.idle) < keep {
+	if c.dead == nil && gen == s.gen && !s.closed && len(s.idle) < keptConns {
 		s.idle = append(s.idle, c)
 		c = nil
 	}

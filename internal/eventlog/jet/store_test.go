@@ -1,6 +1,14 @@
 package jet
 
-import "testing"
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/weir-iot/weir/internal/errs"
+)
 
 // After a quiet time the server has closed every connection of the pool, and the
 // first request does not fail for it.
@@ -21,5 +29,34 @@ func TestPoolOfDeadConnections(t *testing.T) {
 	}
 	if _, err := r.s.State("T"); err != nil {
 		t.Error(err)
+	}
+}
+
+// lateConn is a connection whose every answer takes a moment.
+type lateConn struct{ net.Conn }
+
+func (c lateConn) Read(b []byte) (int, error) {
+	time.Sleep(20 * time.Millisecond)
+	return c.Conn.Read(b)
+}
+
+// A crowd that looks something up at once shares a few connections.
+func TestACrowdSharesConnections(t *testing.T) {
+	var dials atomic.Int32
+	r := newRig(t, Options{Durability: Memory}, func(s *Store) {
+		s.wrap = func(c net.Conn) net.Conn { dials.Add(1); return lateConn{c} }
+	})
+	before := dials.Load()
+	var crowd sync.WaitGroup
+	for range 20 * keptConns {
+		crowd.Go(func() {
+			if _, err := r.s.Last("T", "t.none"); !errs.Is(err, errs.NotFound) {
+				t.Error(err)
+			}
+		})
+	}
+	crowd.Wait()
+	if n := dials.Load() - before; n > 2*keptConns {
+		t.Errorf("%d connections", n)
 	}
 }
