@@ -394,8 +394,7 @@ func TestGroupIsFenced(t *testing.T) {
 	// The other one believes that the first has died.
 	two.s.node.mu.Lock()
 	id := one.s.node.id
-	lease := two.s.node.peers[id]
-	two.s.node.peers[id] = leaseOf(lease.revision, time.Now().Add(-time.Hour))
+	two.s.node.peers[id] = lease{two.s.node.peers[id].revision, time.Now().Add(-time.Hour)}
 	two.s.node.mu.Unlock()
 	b := two.connect(5, "b")
 	b.subscribe(key)
@@ -441,8 +440,6 @@ func TestGroupIsFenced(t *testing.T) {
 	followers.Wait()
 }
 
-func leaseOf(revision uint64, seen time.Time) lease { return lease{revision, seen} }
-
 // Frames between gateways are lost: what is not heard of comes again, and nothing
 // stays in between.
 func TestGroupWithFramesLost(t *testing.T) {
@@ -477,6 +474,10 @@ func TestGroupWithFramesLost(t *testing.T) {
 		pub.puback()
 	}
 	y.all(t, n)
+	deaf(two, true) // the last ones get lost: no later one tells of that
+	pub.send1("t", n, n+10)
+	deaf(two, false)
+	y.all(t, n+10)
 	eventually(t, "nothing is under way", func() bool {
 		for _, r := range []*rig{one, two} {
 			g := r.group(key)
@@ -519,7 +520,7 @@ func TestGroupMembersThatMayNot(t *testing.T) {
 
 func FuzzFrame(f *testing.F) {
 	f.Add((&frame{Kind: frameMessage, Share: "$share/g/t", Seq: 7, Event: &willEvent{Topic: "t"}}).encode([]byte("x")))
-	f.Add((&frame{Kind: frameState, Has: []place2{{0, 7}}}).encode(nil))
+	f.Add((&frame{Kind: frameState, Has: []framePlace{{0, 7}}}).encode(nil))
 	f.Add([]byte{200, 1, '{'})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fr, payload, err := decodeFrame(b)
