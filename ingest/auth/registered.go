@@ -99,6 +99,10 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("certificate %s: %s", r.Certificate, r.Text)
 }
 
+// JustRegistered tells that the certificate was registered by this attempt, which
+// is refused all the same.
+func (r *Refusal) JustRegistered() bool { return r.Reason == reasonRegistered }
+
 // NewRegistered returns the Authenticator.
 func NewRegistered(o RegisteredOptions) (*Registered, error) {
 	if o.Directory == nil || o.Policies == nil {

@@ -12,8 +12,14 @@
 // A twin is a view of the shadow of the thing of the same name: what either side
 // writes, both see, and both are told of.
 //
+// Messages to a device wait on the log, and so does what became of each. The queue
+// is a projection of the two, the same in all gateways; a device's subscription
+// begins at the oldest message that waits.
+//
 // Files: sas.go tokens; identity.go and store.go the device registry; login.go
 // who connects; device.go and bag.go the topics; twin.go, method.go, c2d.go the
-// services; rest.go and its neighbours the REST API of the service side; query.go
-// its query language.
+// services; queue.go messages to devices and feedback.go what became of them;
+// events.go what the hub tells; peers.go the other gateways; rest.go the REST API
+// of the service side, with registry.go, service.go and query_rest.go its
+// operations; query.go its query language.
 package azure

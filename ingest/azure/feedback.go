@@ -103,7 +103,13 @@ func (h *Hub) receiveFeedback(ctx context.Context) (list []feedback, lock string
 		list, r.Upto = append(list, some...), append(r.Upto, upto)
 	}
 	if len(list) == 0 {
-		return nil, "", nil
+		if far(r.After, r.Upto) { // whoever asks again and again need not read it all again
+			err = h.saveReader(ctx, &reader{After: r.Upto}, revision)
+		}
+		if errs.Is(err, errs.Conflict) {
+			err = nil
+		}
+		return nil, "", err
 	}
 	var b [16]byte
 	rand.Read(b[:])
@@ -114,6 +120,16 @@ func (h *Hub) receiveFeedback(ctx context.Context) (list []feedback, lock string
 		return nil, "", err
 	}
 	return list, r.Lock, nil
+}
+
+// far reports whether positions have moved by so much that it pays to save them.
+func far(from, to []uint64) bool {
+	for p := range to {
+		if to[p] >= from[p]+1000 {
+			return true
+		}
+	}
+	return false
 }
 
 // readFeedback reads up to most of one partition.
@@ -132,7 +148,7 @@ func (h *Hub) readFeedback(ctx context.Context, p int, after uint64, most int) (
 		var gap *eventlog.GapError
 		switch {
 		case errors.Is(err, io.EOF):
-			return list, upto, nil
+			return list, max(upto, f.Position()), nil
 		case errors.As(err, &gap):
 			continue
 		case err != nil:

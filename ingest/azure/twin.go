@@ -35,15 +35,21 @@ func (d *Device) respond(status int, q query, version uint64, body []byte) {
 
 // refuse answers a request for the twin with what went wrong.
 func (d *Device) refuse(q query, err error) {
-	status := statusOf(err)
-	switch status {
-	case 413:
-		status = 400
-	case 409:
-		status = 412
-	}
+	status := twinStatus(err)
 	body, _ := json.Marshal(map[string]any{"errorCode": status * 1000, "message": errs.Text(err)})
 	d.respond(status, q, 0, body)
+}
+
+// twinStatus is an error as a device hears of it: it knows 400, 412, 429 and 5xx.
+func twinStatus(err error) int {
+	switch status := statusOf(err); status {
+	case 413:
+		return 400
+	case 409:
+		return 412
+	default:
+		return status
+	}
 }
 
 // read returns a twin, an empty one where there is none yet.
@@ -53,6 +59,20 @@ func (h *Hub) read(ctx context.Context, device, module string) (*Twin, error) {
 		return &Twin{}, nil
 	}
 	return t, err
+}
+
+// at returns a twin as it was at a version, or as it is where that is not kept.
+// Most changes are told of while they are the newest, which is cheap to read.
+func (h *Hub) at(ctx context.Context, device, module string, version uint64) (*Twin, error) {
+	now, err := h.read(ctx, device, module)
+	if err != nil || now.Version == version {
+		return now, err
+	}
+	then, err := h.o.Twins.At(ctx, device, module, version)
+	if errs.Is(err, errs.NotFound) {
+		return now, nil
+	}
+	return then, err
 }
 
 // number is a section's $version: the first one is 1, before any change.
@@ -245,10 +265,7 @@ func (h *Hub) shadowChanged(ctx context.Context, e *event.Event) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	t, err := h.o.Twins.At(ctx, d.device, d.module, doc.Current.Version)
-	if errs.Is(err, errs.NotFound) {
-		t, err = h.read(ctx, d.device, d.module)
-	}
+	t, err := h.at(ctx, d.device, d.module, doc.Current.Version)
 	if err != nil {
 		h.logger.Warn("a device was not told of a change of its twin", "device", name, "error", err)
 		return

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -83,7 +84,8 @@ const (
 func (n newcomers) Authenticate(ctx context.Context, c *auth.Connection) (*auth.Principal, error) {
 	known := n.s.things.Revision()
 	p, err := n.Methods.Authenticate(ctx, c)
-	if err == nil || n.s.services == nil || errs.Is(err, errs.Unavailable) {
+	var r *auth.Refusal
+	if err == nil || n.s.services == nil || errs.Is(err, errs.Unavailable) || errors.As(err, &r) && r.JustRegistered() {
 		return p, err
 	}
 	select {

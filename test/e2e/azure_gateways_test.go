@@ -10,7 +10,6 @@ import (
 
 	"github.com/weir-iot/weir/ingest/azure"
 	"github.com/weir-iot/weir/internal/mqttclient"
-	"github.com/weir-iot/weir/internal/server"
 	"github.com/weir-iot/weir/test/natstest"
 	"github.com/weir-iot/weir/test/weirtest"
 )
@@ -19,24 +18,22 @@ import (
 func TestAzureTwoGateways(t *testing.T) {
 	url := natstest.Start(t).URL()
 	one := weirtest.Start(t, weirtest.Roles(url))
-	// The keys are the hub's, not a process's.
+	// The sealing key is the hub's, not a process's.
 	dir := t.TempDir()
-	for _, name := range []string{"seal.key", server.AzureFile} {
-		b, err := os.ReadFile(filepath.Join(one.Dir(), name))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	key, err := os.ReadFile(filepath.Join(one.Dir(), "seal.key"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "seal.key"), key, 0o600)
 	}
-	two := weirtest.Start(t, weirtest.Roles(url, "gateway"), weirtest.Dir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two := weirtest.Start(t, weirtest.Roles(url, "ingest"), weirtest.Dir(dir))
 	a, b := newHub(t, one), newHub(t, two)
-	key := a.device("dev1")
+	primary := a.device("dev1")
 	a.must(201, azure.Owner, "PUT", "/devices/dev1/modules/m", `{"deviceId":"dev1","moduleId":"m"}`)
 	weirtest.Eventually(t, func() bool { s, _, _ := b.do(azure.Owner, "GET", "/devices/dev1", nil); return s == 200 },
 		func() string { return "the other gateway does not know the device" })
-	d := b.listen(b.options("dev1", key), 1, devicebound, "$iothub/methods/POST/#", "$iothub/twin/PATCH/properties/desired/#")
+	d := b.listen(b.options("dev1", primary), 1, devicebound, "$iothub/methods/POST/#", "$iothub/twin/PATCH/properties/desired/#")
 	weirtest.Eventually(t, func() bool {
 		return string(a.must(200, azure.Owner, "GET", "/statistics/service", nil)) == `{"connectedDeviceCount":1}`
 	}, func() string { return "the statistics do not know of the device at the other gateway" })
@@ -82,7 +79,7 @@ func TestAzureTwoGateways(t *testing.T) {
 
 	// It connects to the first: the second lets go, and a key that is taken away
 	// counts at both.
-	again := a.listen(a.options("dev1", key), 1, devicebound)
+	again := a.listen(a.options("dev1", primary), 1, devicebound)
 	<-d.Done()
 	b.send("back")
 	again.want("back")
