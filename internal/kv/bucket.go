@@ -148,10 +148,12 @@ func (b *Bucket) opened(st jet.StreamState) {
 			st = again
 		}
 	}
+	// Judged before the end is read: meanwhile others may have moved it on.
+	lost := st.LastSeq < b.committedEnd()
 	if err := b.store.Settled(b.stream, st.LastSeq); err != nil {
 		b.store.Logger().Warn("the end of a bucket cannot be read", "stream", b.stream, "err", err)
 	}
-	b.moveEnd(st.LastSeq, true)
+	b.moveEnd(st.LastSeq, lost)
 }
 
 // committedEnd returns the last revision that is known to be committed.

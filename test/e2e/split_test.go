@@ -18,7 +18,7 @@ func TestOnFiveProcesses(t *testing.T) {
 	}
 	tests := []string{
 		"TestMQTTToRuleToMQTT", "TestMQTTToRuleToHTTPAndS3", "TestHTTPSPublish", "TestErrorActionAndDeadLetters", "TestRestart", "TestCurl",
-		"TestProvisioning", "TestJustInTimeProvisioning", "TestRegisterThingAPI", "TestLambdaAPITakesSignatures", "TestAzureTwinIsShadow",
+		"TestProvisioningByTrustedUser", "TestJustInTimeProvisioning", "TestRegisterThingAPI", "TestLambdaAPITakesSignatures", "TestAzureTwinIsShadow",
 		"TestAWSDataPlaneWithCertificate", "TestDeviceSDKv1Shadow", "TestFunctionsElsewhere",
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=10m", "-test.run=^("+strings.Join(tests, "|")+")$")
