@@ -89,6 +89,7 @@ type Service struct {
 	ctx      context.Context // of all invocations; ends with Run
 	cancel   context.CancelCauseFunc
 
+	loading   sync.Mutex // one module is prepared at a time
 	compiling sync.Mutex
 	compiled  wazero.CompilationCache
 }
@@ -342,12 +343,31 @@ func (s *Service) prepare(name string) {
 		}
 		go func() {
 			defer s.calls.Done()
+			s.loading.Lock()
+			defer s.loading.Unlock()
+			if s.loaded() > maxPrepared {
+				return
+			}
 			m := p.runner.(*modules)
 			if _, _, err := m.open(s.ctx); err == nil {
 				m.release()
 			}
 		}()
 	}
+}
+
+// maxPrepared is how many bytes of packages have their modules in memory before
+// any is called: each takes a few times its size.
+const maxPrepared = 32 << 20
+
+// loaded returns the bytes of packages whose modules are in memory.
+func (s *Service) loaded() (size int64) {
+	for _, p := range s.pools() {
+		if m, ok := p.runner.(*modules); ok && m.isLoaded() {
+			size += p.cfg.CodeSize
+		}
+	}
+	return size
 }
 
 // begin counts a call in, which ends with calls.Done; false: the Service ends.

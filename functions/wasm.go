@@ -76,6 +76,12 @@ func (m *modules) open(ctx context.Context) (wazero.Runtime, wazero.CompiledModu
 	return m.runtime, m.compiled, nil
 }
 
+func (m *modules) isLoaded() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.runtime != nil
+}
+
 // load compiles the module, or has it from the cache on disk; m.mu is held.
 func (m *modules) load(ctx context.Context) error {
 	dir, err := m.s.codes.folder(ctx, m.p.cfg.Code, m.p.cfg.CodeSize)
@@ -196,7 +202,7 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // invoke implements runner.
 func (m *modules) invoke(ctx context.Context, inv *invocation) (result, error) {
-	at := time.Now()
+	at, warm := time.Now(), m.isLoaded()
 	rt, compiled, err := m.open(ctx)
 	if err != nil {
 		if errs.Is(err, errs.Invalid) {
@@ -205,7 +211,10 @@ func (m *modules) invoke(ctx context.Context, inv *invocation) (result, error) {
 		return result{}, err
 	}
 	defer m.release()
-	began := time.Since(at)
+	var began time.Duration
+	if !warm {
+		began = time.Since(at)
+	}
 	ctx, cancel := context.WithTimeout(ctx, inv.timeout)
 	defer cancel()
 

@@ -11,6 +11,16 @@ import (
 	"github.com/weir-iot/weir/functions"
 )
 
+// The first call alone may wait for its module, where it is not ready yet.
+func TestModulesStayLoaded(t *testing.T) {
+	s, _ := open(t, nil)
+	deploy(t, s, "f", functions.Config{Runtime: "wasm"}, zipped(t, file{"main.wasm", string(answering("1")), 0o644}))
+	invoke(t, s, "f", `1`)
+	if r := invoke(t, s, "f", `1`); strings.Contains(string(r.Log), "Init Duration") {
+		t.Errorf("%s", r.Log)
+	}
+}
+
 // No call sees what an earlier one left in memory, where it is used again.
 func TestModulesForget(t *testing.T) {
 	s, _ := open(t, nil)

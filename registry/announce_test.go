@@ -57,7 +57,10 @@ func TestAnnouncementsOutliveTheirProcess(t *testing.T) {
 	heir, _ := open(t, b, func(o *Options) {
 		o.Publish, o.Now = l.publish, func() time.Time { return time.Now().Add(2 * announceAfter) }
 	})
-	settle(t, func() bool { due, others, _ := heir.dueAnnouncements(); return len(due) == 0 && !others && len(l.all()) >= 2 }, func() string { return "nobody tells" })
+	settle(t, func() bool {
+		due, others, _ := heir.dueAnnouncements()
+		return len(due) == 0 && !others && len(l.all()) >= 2
+	}, func() string { return "nobody tells" })
 	if got := l.all(); len(got) != 2 || got[0] != "$aws/events/thing/t/created" || got[1] != "$aws/events/thingGroupMembership/thingGroup/g/thing/t/added" {
 		t.Fatal(got)
 	}

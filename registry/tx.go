@@ -48,7 +48,7 @@ func (r *Registry) Change(ctx context.Context, op string, f func(*Tx) error) err
 	var held, need []byte // locks
 	defer func() { r.release(held) }()
 	conflicts, rounds := 0, 0
-	id := fmt.Sprintf("%013d-%s", r.now().UnixMilli(), newID())
+	id := fmt.Sprintf("%019d-%s", r.now().UnixNano(), newID())
 	for {
 		if err := ctx.Err(); err != nil {
 			return errs.E(op, errs.Timeout, err)

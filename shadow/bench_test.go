@@ -58,4 +58,3 @@ func BenchmarkApply(b *testing.B) {
 		n.appendDocuments(nil, r, "")
 	}
 }
-

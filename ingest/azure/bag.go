@@ -27,6 +27,15 @@ var short = func() map[string]string {
 	return m
 }()
 
+// byShort is system without the '$'.
+var byShort = func() map[string]string {
+	m := map[string]string{}
+	for k, v := range system {
+		m[k[1:]] = v
+	}
+	return m
+}()
+
 // What the hub says of a message; a device cannot.
 const (
 	propDevice  = "iothub-connection-device-id"
@@ -60,7 +69,7 @@ func parseBag(bag string, p *event.Properties) error {
 			continue
 		}
 		k, v, _ := strings.Cut(part, "=")
-		key, err := unescape(k)
+		key, known, err := propertyName(k)
 		if err != nil || key == "" {
 			return errBag
 		}
@@ -68,11 +77,9 @@ func parseBag(bag string, p *event.Properties) error {
 		if err != nil {
 			return errBag
 		}
-		if name, ok := system[key]; ok {
-			if key = name; name == "content-type" {
-				p.ContentType = value
-				continue
-			}
+		if known && key == "content-type" {
+			p.ContentType = value
+			continue
 		}
 		switch key {
 		case propDevice, propModule, propMessage, propRetain:
@@ -81,6 +88,22 @@ func parseBag(bag string, p *event.Properties) error {
 		p.User = append(p.User, event.UserProperty{Key: key, Value: value})
 	}
 	return nil
+}
+
+// propertyName returns the name of a property that is written as s, and whether it
+// is a system property. The names that clients send with each message make no
+// garbage.
+func propertyName(s string) (name string, known bool, err error) {
+	if strings.HasPrefix(s, "%24.") || strings.HasPrefix(s, "$.") {
+		if name, known = byShort[s[strings.IndexByte(s, '.'):]]; known {
+			return name, true, nil
+		}
+	}
+	key, err := unescape(s)
+	if name, known = system[key]; known {
+		return name, true, err
+	}
+	return key, false, err
 }
 
 func unescape(s string) (string, error) {

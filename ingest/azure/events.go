@@ -228,9 +228,11 @@ func (h *Hub) tellTwinsWhileFirst(ctx context.Context) error {
 	}
 	var saved []uint64
 	for h.o.First() && ctx.Err() == nil {
+		var failed error
 		for p, f := range followers {
 			if at[p], err = h.tellTwinsOf(ctx, f, at[p]); err != nil {
-				return err
+				failed = err
+				break
 			}
 		}
 		if !slices.Equal(saved, at) {
@@ -242,6 +244,9 @@ func (h *Hub) tellTwinsWhileFirst(ctx context.Context) error {
 				return err // another one does it
 			}
 			saved = slices.Clone(at)
+		}
+		if failed != nil {
+			return failed
 		}
 	}
 	return nil
@@ -270,17 +275,17 @@ func (h *Hub) twinsTold(ctx context.Context) (at []uint64, revision uint64, err 
 }
 
 // tellTwinsOf tells of what there is in one partition, waiting a moment for it,
-// and returns how far it has got: behind the last event that matters.
+// and returns how far it has got: behind the last event it has told of.
 func (h *Hub) tellTwinsOf(ctx context.Context, f *eventlog.Follower, at uint64) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second/time.Duration(h.o.Log.Partitions()))
+	wait, cancel := context.WithTimeout(ctx, time.Second/time.Duration(h.o.Log.Partitions()))
 	defer cancel()
-	batch, _, err := f.Next(ctx, 256)
+	batch, _, err := f.Next(wait, 256)
 	var gap *eventlog.GapError
 	switch {
 	case errors.As(err, &gap):
 		h.logger.Warn("changes of twins were trimmed before they were told of", "from", gap.From, "to", gap.To)
 		return gap.To, nil
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case wait.Err() != nil:
 		return at, nil
 	case err != nil:
 		return at, err
@@ -311,10 +316,9 @@ func (h *Hub) tellTwin(ctx context.Context, e *event.Event) error {
 	if json.Unmarshal(e.Payload, &doc) != nil {
 		return nil
 	}
-	t, err := h.o.Twins.At(ctx, device, module, doc.Current.Version)
-	if errs.Is(err, errs.NotFound) {
-		t, err = h.read(ctx, device, module)
-	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	t, err := h.at(ctx, device, module, doc.Current.Version)
 	if err != nil {
 		return err
 	}

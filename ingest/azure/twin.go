@@ -61,6 +61,20 @@ func (h *Hub) read(ctx context.Context, device, module string) (*Twin, error) {
 	return t, err
 }
 
+// at returns a twin as it was at a version, or as it is where that is not kept.
+// Most changes are told of while they are the newest, which is cheap to read.
+func (h *Hub) at(ctx context.Context, device, module string, version uint64) (*Twin, error) {
+	now, err := h.read(ctx, device, module)
+	if err != nil || now.Version == version {
+		return now, err
+	}
+	then, err := h.o.Twins.At(ctx, device, module, version)
+	if errs.Is(err, errs.NotFound) {
+		return now, nil
+	}
+	return then, err
+}
+
 // number is a section's $version: the first one is 1, before any change.
 func (s *Section) number() uint64 { return s.Version + 1 }
 
@@ -251,10 +265,7 @@ func (h *Hub) shadowChanged(ctx context.Context, e *event.Event) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	t, err := h.o.Twins.At(ctx, d.device, d.module, doc.Current.Version)
-	if errs.Is(err, errs.NotFound) {
-		t, err = h.read(ctx, d.device, d.module)
-	}
+	t, err := h.at(ctx, d.device, d.module, doc.Current.Version)
 	if err != nil {
 		h.logger.Warn("a device was not told of a change of its twin", "device", name, "error", err)
 		return

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -62,6 +63,9 @@ func (s *Server) publish(r *http.Request, escaped string) (id string, err error)
 	e.Payload = c.HTTP.Body
 	if e.Retain && s.o.MayRetain != nil && !s.o.MayRetain(n, len(e.Payload)) {
 		return "", errs.Errorf(op, errs.Quota, "there is no room for another retained message")
+	}
+	if l := s.o.Logger; l.Enabled(r.Context(), slog.LevelDebug) { // as over MQTT, for who wants to see all of a client
+		l.Debug("publish", "topic", string(n), "qos", e.QoS, "bytes", len(e.Payload), "clientId", p.ClientID, "principal", p.ID, "remote", p.Remote.String())
 	}
 	e.Received = s.o.Now().UTC().Truncate(time.Millisecond)
 	// A client that goes away does not take back what it published.

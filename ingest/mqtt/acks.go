@@ -49,6 +49,17 @@ func (s *session) reserve(pid uint16) (token uint64, f *fault) {
 	return uint64(t), nil
 }
 
+// refuse completes a slot with a code that says no. The caller holds s.mu.
+func (s *session) refuse(token uint64, code byte, text string) {
+	if s.c.v5 && !s.c.noReasons {
+		if s.reasons == nil {
+			s.reasons = map[uint64][]byte{}
+		}
+		s.reasons[token] = s.c.reason(text)
+	}
+	s.settle(token, code)
+}
+
 // settle completes a slot, and puts the PUBACKs that are due in the buffer.
 // The caller holds s.mu.
 func (s *session) settle(token uint64, code byte) {
@@ -61,9 +72,11 @@ func (s *session) settle(token uint64, code byte) {
 			break
 		}
 		s.buffer()
-		s.buf = appendPuback(s.buf, slot.pid, slot.code, s.c.v5)
+		s.buf = appendPuback(s.buf, slot.pid, slot.code, s.c.v5, s.reasons[uint64(s.ackHead)])
 		if slot.code == codeSuccess {
 			s.acked++
+		} else {
+			delete(s.reasons, uint64(s.ackHead))
 		}
 		s.ackHead++
 		moved = true
@@ -97,7 +110,7 @@ func (s *session) Appended(token uint64, _ *event.Event, err error) {
 		s.c.endLocked(faultf(codeImplementation, "store", errs.Text(err)))
 		return
 	}
-	s.settle(token, appendCode(err))
+	s.refuse(token, appendCode(err), errs.Text(err))
 }
 
 // appendCode maps an error of the log to a reason code of PUBACK.

@@ -17,7 +17,7 @@ import (
 // of them from one reading of a log in memory; an operation is a message. Its
 // clients are in the CPU time. `load return` measures a whole server.
 func BenchmarkMassReturn(b *testing.B) {
-	for _, sessions := range []int{1, 10, 100} {
+	for _, sessions := range []int{1, 10, 100, 1000} {
 		b.Run(fmt.Sprint("sessions=", sessions), func(b *testing.B) {
 			log := newFakeLog(1)
 			r := start(b, persist(newFakeBucket(), func(o *Options) { o.Log = log }))

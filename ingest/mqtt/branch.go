@@ -31,8 +31,15 @@ type branch struct {
 	room    int              // messages it may have
 	sent    uint64           // number of the last message
 	flights map[where]uint64 // what it has, by number
-	at      time.Time        // it has been heard of
+
+	// Messages up to old were sent at least branchPatience ago, those up to mark at
+	// markAt.
+	old, mark uint64
+	markAt    time.Time
 }
+
+// branchPatience is how long a message may be on its way.
+const branchPatience = 500 * time.Millisecond
 
 const shareSubject = "weir.share." // + node
 
@@ -55,16 +62,16 @@ type frame struct {
 	// Of a state: members, their windows together, the client ids of those whose
 	// sessions are kept, one that has ended; the last message heard, and those it
 	// has.
-	Members int      `json:"members,omitempty"`
-	Room    int      `json:"room,omitempty"`
-	Kept    []string `json:"kept,omitempty"`
-	Gone    string   `json:"gone,omitempty"`
-	Heard   uint64   `json:"heard,omitempty"`
-	Has     []place2 `json:"has,omitempty"`
+	Members int          `json:"members,omitempty"`
+	Room    int          `json:"room,omitempty"`
+	Kept    []string     `json:"kept,omitempty"`
+	Gone    string       `json:"gone,omitempty"`
+	Heard   uint64       `json:"heard,omitempty"`
+	Has     []framePlace `json:"has,omitempty"`
 }
 
-// place2 is a place as frames have it: partition and sequence.
-type place2 [2]uint64
+// framePlace is a place as frames have it: partition and sequence.
+type framePlace [2]uint64
 
 type frameKind string
 
@@ -256,10 +263,10 @@ func (g *share) state(gone string) *frame {
 		}
 	}
 	for w := range g.flights {
-		f.Has = append(f.Has, place2{uint64(w.part), w.seq})
+		f.Has = append(f.Has, framePlace{uint64(w.part), w.seq})
 	}
 	for _, m := range append(g.queue[:len(g.queue):len(g.queue)], g.returned...) {
-		f.Has = append(f.Has, place2{uint64(m.e.Partition), m.e.Seq})
+		f.Has = append(f.Has, framePlace{uint64(m.e.Partition), m.e.Seq})
 	}
 	return f
 }
@@ -340,11 +347,14 @@ func (n *node) hear(m *nats.Msg) {
 	g := n.s.routes.shares[f.Share]
 	n.s.routes.mu.RUnlock()
 	if g == nil {
+		n.giveBack(f)
 		return
 	}
 	switch f.Kind {
 	case frameMessage:
-		g.hearMessage(f, payload)
+		if !g.hearMessage(f, payload) {
+			n.giveBack(f)
+		}
 	case frameUnknown:
 		n.s.routes.mu.Lock()
 		g.mu.Lock()
@@ -358,17 +368,25 @@ func (n *node) hear(m *nats.Msg) {
 	}
 }
 
-// hearMessage takes a message from the owner.
-func (g *share) hearMessage(f *frame, payload []byte) {
+// giveBack gives back a message that this gateway has no use for.
+func (n *node) giveBack(f *frame) {
+	if f.Kind == frameMessage && f.Event != nil && f.Event.QoS > 0 {
+		n.say(f.Node, f.Share, &frame{Kind: frameBack, Epoch: f.Epoch, To: f.To, Partition: f.Partition, Seq: f.Seq}, nil)
+	}
+}
+
+// hearMessage takes a message from the owner. It reports whether this gateway
+// takes messages from there.
+func (g *share) hearMessage(f *frame, payload []byte) bool {
 	g.beBranch(f.Node)
 	if f.Event == nil || int(f.Partition) >= len(g.places) || f.Seq == 0 {
-		return
+		return false
 	}
 	m := message{e: f.event(payload), to: f.To, dup: f.Dup}
 	g.mu.Lock()
 	if g.tenure != tenureBranch || g.asked != f.Node {
 		g.mu.Unlock()
-		return
+		return false
 	}
 	g.epoch, g.heard = f.Epoch, f.N
 	if pl := &g.places[f.Partition]; pl.after < f.Seq {
@@ -387,7 +405,7 @@ func (g *share) hearMessage(f *frame, payload []byte) {
 		if sess != nil {
 			sess.Flush()
 		}
-		return
+		return true
 	}
 	if _, has := g.flights[f.where()]; !has {
 		g.queue = append(g.queue, m)
@@ -399,6 +417,7 @@ func (g *share) hearMessage(f *frame, payload []byte) {
 	g.wait()
 	g.mu.Unlock()
 	g.pump()
+	return true
 }
 
 // hearBranch takes what a branch says of a message.
@@ -487,8 +506,12 @@ func (g *share) branchIs(f *frame) {
 			g.held(b, w)
 		}
 	}
+	if now := time.Now(); now.Sub(b.markAt) >= branchPatience {
+		b.old, b.mark, b.markAt = b.mark, b.sent, now
+	}
 	for w, number := range b.flights {
-		if _, still := has[w]; still || number > f.Heard || f.Epoch != b.epoch {
+		heard := f.Epoch == b.epoch && number <= f.Heard
+		if _, still := has[w]; still || !heard && number > b.old {
 			continue
 		}
 		if m, ok := g.reclaim(b, w); ok { // a frame was lost

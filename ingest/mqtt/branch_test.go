@@ -1,7 +1,9 @@
 package mqtt
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/weir-iot/weir/ingest/auth"
 	"github.com/weir-iot/weir/internal/topic"
 	"github.com/weir-iot/weir/test/natstest"
 )
@@ -197,6 +200,65 @@ func TestGroupOverGateways(t *testing.T) {
 	}
 }
 
+// A group whose members' sessions have all ended while they were away is taken
+// out of the store; one that somebody can come back to is not.
+func TestGroupThatNobodyComesBackTo(t *testing.T) {
+	r := gateway(t, natstest.Start(t).URL())
+	const key = "$share/g/t"
+	stored := func() bool {
+		_, value, err := r.s.fenced().read(t.Context(), shareKey+key)
+		return err == nil && len(value) > 0
+	}
+	p, _ := r.resume(5, "kept")
+	p.subscribe(key)
+	r.leave(p, "kept")
+	eventually(t, "the group is nobody's", func() bool { return r.group(key) == nil })
+	if err := r.s.sweepShares(t.Context()); err != nil || !stored() {
+		t.Fatal("the group is gone: ", err)
+	}
+	r.leave(r.connect(5, "kept"), "kept") // with a clean start
+	if err := r.s.sweepShares(t.Context()); err != nil || stored() {
+		t.Fatal("the group is there: ", err)
+	}
+}
+
+// What a gateway that was alone has kept of a group is found when it is one of
+// several.
+func TestGroupOfAGatewayThatWasAlone(t *testing.T) {
+	url := natstest.Start(t).URL()
+	alone := gateway(t, url, func(o *Options) { o.Conn = nil })
+	p, _ := alone.resume(5, "kept")
+	p.subscribe("$share/g/t")
+	pub := alone.connect(4, "pub")
+	pub.send1("t", 0, 1)
+	p.collect(1)
+	alone.leave(p, "kept")
+	pub.send1("t", 1, 20)
+	alone.stop()
+	one, two := gateway(t, url), gateway(t, url)
+	know(t, one, two)
+	other := two.connect(5, "other")
+	other.subscribe("$share/g/t")
+	y := newTally()
+	for range 19 {
+		d := other.delivery()
+		y.take("other", d)
+		other.ack(d.pid)
+	}
+	y.once(t)
+	back, present := one.resume(5, "kept")
+	if !present {
+		t.Fatal("no session")
+	}
+	eventually(t, "it is a member", func() bool { return one.tenure("$share/g/t") == tenureBranch })
+	two.connect(4, "pub").send1("t", 20, 40)
+	for range 10 {
+		y.take("other", other.collect(1)[0])
+		y.take("kept", back.collect(1)[0])
+	}
+	y.once(t)
+}
+
 // A gateway with members of a group is killed, the owner of the group and one
 // that is not: what its members were sent and have not acknowledged, and all
 // that comes after, goes to the member that is left.
@@ -332,8 +394,7 @@ func TestGroupIsFenced(t *testing.T) {
 	// The other one believes that the first has died.
 	two.s.node.mu.Lock()
 	id := one.s.node.id
-	lease := two.s.node.peers[id]
-	two.s.node.peers[id] = leaseOf(lease.revision, time.Now().Add(-time.Hour))
+	two.s.node.peers[id] = lease{two.s.node.peers[id].revision, time.Now().Add(-time.Hour)}
 	two.s.node.mu.Unlock()
 	b := two.connect(5, "b")
 	b.subscribe(key)
@@ -379,8 +440,6 @@ func TestGroupIsFenced(t *testing.T) {
 	followers.Wait()
 }
 
-func leaseOf(revision uint64, seen time.Time) lease { return lease{revision, seen} }
-
 // Frames between gateways are lost: what is not heard of comes again, and nothing
 // stays in between.
 func TestGroupWithFramesLost(t *testing.T) {
@@ -415,6 +474,10 @@ func TestGroupWithFramesLost(t *testing.T) {
 		pub.puback()
 	}
 	y.all(t, n)
+	deaf(two, true) // the last ones get lost: no later one tells of that
+	pub.send1("t", n, n+10)
+	deaf(two, false)
+	y.all(t, n+10)
 	eventually(t, "nothing is under way", func() bool {
 		for _, r := range []*rig{one, two} {
 			g := r.group(key)
@@ -457,7 +520,7 @@ func TestGroupMembersThatMayNot(t *testing.T) {
 
 func FuzzFrame(f *testing.F) {
 	f.Add((&frame{Kind: frameMessage, Share: "$share/g/t", Seq: 7, Event: &willEvent{Topic: "t"}}).encode([]byte("x")))
-	f.Add((&frame{Kind: frameState, Has: []place2{{0, 7}}}).encode(nil))
+	f.Add((&frame{Kind: frameState, Has: []framePlace{{0, 7}}}).encode(nil))
 	f.Add([]byte{200, 1, '{'})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fr, payload, err := decodeFrame(b)
@@ -469,4 +532,69 @@ func FuzzFrame(f *testing.F) {
 			t.Fatal(err, again, fr)
 		}
 	})
+}
+
+// Members come and go on both gateways while messages come, some without an
+// answer: each message is acknowledged by one of them.
+func TestGroupMembersThatComeAndGoOverGateways(t *testing.T) {
+	url := natstest.Start(t).URL()
+	small := func(o *Options) { o.Safety.QueuedMessages = 20 }
+	rigs := []*rig{gateway(t, url, small), gateway(t, url, small)}
+	know(t, rigs...)
+	const n, key = 400, "$share/g/#"
+	anchor, _ := rigs[0].resume(5, "anchor")
+	anchor.subscribe(key)
+	rigs[0].leave(anchor, "anchor")
+	y := newTally()
+	stop := make(chan struct{})
+	var members, publishers sync.WaitGroup
+	for k := range 4 {
+		members.Go(func() {
+			for round := k; y.distinct() < n; round++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				nc, err := net.Dial("tcp", rigs[round%2].s.Addr(auth.Plain).String())
+				if err != nil {
+					return // it is over
+				}
+				p := &peer{t: t, nc: nc, r: bufio.NewReader(nc), v5: true}
+				props := append(expiry(uint32(600*(k%2))), packets.PropReceiveMaximum, 0, byte(1+k*3))
+				p.nc.Write(connectPacket(5, fmt.Sprint("m", k), byte(2*(k%2)), 60, props))
+				p.nc.Write(packet(packets.Subscribe<<4|2, append([]byte{0, 9, 0}, append(str(key), 1)...)))
+				for i := range 15 + 17*k {
+					d, err := p.next()
+					if err != nil || i%7 == 6 {
+						break // gone without an answer
+					}
+					y.take(fmt.Sprint("m", k), d)
+					p.nc.Write([]byte{packets.Puback << 4, 2, byte(d.pid >> 8), byte(d.pid)})
+				}
+				p.nc.Close()
+			}
+		})
+	}
+	for i, r := range rigs {
+		pub := r.connect(4, fmt.Sprint("pub", i))
+		publishers.Go(func() {
+			for k := i; k < n; k += 2 {
+				pub.publish("t", 1, uint16(k+1), fmt.Sprint(k))
+				pub.puback()
+			}
+		})
+	}
+	publishers.Wait()
+	y.all(t, n)
+	close(stop)
+	for _, r := range rigs {
+		r.stop() // ends those that wait for more
+	}
+	members.Wait()
+	twice := 0
+	for _, k := range y.got {
+		twice += k - 1
+	}
+	t.Log(twice, "came twice: their acknowledgement was lost with the connection")
 }

@@ -55,7 +55,8 @@ type client struct {
 	principal  *auth.Principal
 	keepAlive  time.Duration
 	connected  time.Time
-	maxPacket  int // bytes the client takes; 0: any
+	maxPacket  int  // bytes the client takes; 0: any
+	noReasons  bool // it wants no reason strings but in CONNACK and DISCONNECT
 	will       *event.Event
 	sessionID  string        // of lifecycle events
 	connection int64         // version number of lifecycle events
@@ -230,6 +231,10 @@ func (c *client) establish(e entry) (f *fault, failed bool) {
 	if err := pk.ConnectDecode(body); err != nil {
 		return c.refuse(errMalformed), false
 	}
+	if c.v5 {
+		c.maxPacket = int(min(pk.Properties.MaximumPacketSize, 1<<30))
+		c.noReasons = pk.Properties.RequestProblemInfoFlag && pk.Properties.RequestProblemInfo == 0
+	}
 	f, failed = c.login(&pk, &told)
 	if f != nil {
 		return c.refuse(f), failed
@@ -271,7 +276,13 @@ func (c *client) refuse(f *fault) *fault {
 	}
 	b := []byte{packets.Connack << 4, 2, 0, code}
 	if c.v5 {
-		b = []byte{packets.Connack << 4, 3, 0, code, 0}
+		text := f.text
+		if code == codeNotAuthorized {
+			text = "not authorized" // whoever it is
+		}
+		reason := c.reason(text)
+		b = append(appendLength([]byte{packets.Connack << 4}, 2+len(reason)), 0, code)
+		b = append(b, reason...)
 	}
 	c.conn.Write(b)
 	c.answered = true
@@ -343,7 +354,6 @@ func (c *client) login(pk *packets.Packet, conn *auth.Connection) (f *fault, fai
 		if n := int(pk.Properties.ReceiveMaximum); n > 0 {
 			c.sess.window = min(c.sess.window, n)
 		}
-		c.maxPacket = int(min(pk.Properties.MaximumPacketSize, 1<<30))
 		c.sess.alias.max = min(s.limits.TopicAliases, int(pk.Properties.TopicAliasMaximum))
 	}
 	c.keeps = conn.Persistent
@@ -587,7 +597,9 @@ func (c *client) endLocked(f *fault) {
 	if !c.sess.closed {
 		if c.v5 && f.code >= codeUnspecified {
 			c.sess.buffer()
-			c.sess.buf = append(c.sess.buf, packets.Disconnect<<4, 2, f.code, 0)
+			reason := c.reason(f.text)
+			c.sess.buf = append(appendLength(append(c.sess.buf, packets.Disconnect<<4), 1+len(reason)), f.code)
+			c.sess.buf = append(c.sess.buf, reason...)
 		}
 		c.sess.write()
 		c.sess.close()

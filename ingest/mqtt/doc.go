@@ -4,7 +4,8 @@
 // The way in: a connection's read loop (conn.go) decodes a PUBLISH, checks it
 // against limits and permissions and appends it to the event log without
 // waiting. The log tells of the commit (Receipt); only then the PUBACK is
-// written, in the order the publishes came, many in one write (acks.go).
+// written, in the order the publishes came, many in one write (acks.go). When
+// many clients come at once over TLS, their handshakes take turns (turns.go).
 //
 // The way out: one router a partition (router.go) follows the log behind the
 // commit and hands each event to the sessions whose filters match. A session
@@ -17,13 +18,16 @@
 //
 // A shared subscription (share.go) is a group with a place in the log of its
 // own; the router hands it an event as if it were a session, and it hands the
-// event to a member that has room.
+// event to a member that has room. Of several gateways one has the group
+// (tenure.go) and hands the others what their members take (branch.go).
 //
 // A session that outlives its connection (persist.go) is a record in a bucket:
 // its subscriptions, a cursor a partition and the window of what is in flight
 // (record.go). Nothing is queued for a client that is away. When it comes back
 // (resume.go) it is a slow session at its cursor: it is sent again what it had
-// not acknowledged, reads what it has missed, and joins the router.
+// not acknowledged, reads what it has missed, and joins the router. A
+// subscription that was replaced meanwhile still brings what it was to
+// (replaced.go).
 //
 // The server loop is Weir's own, over the packet codec of mochi-mqtt. That
 // server's hooks cannot hold what the gateway promises: it acknowledges a

@@ -24,7 +24,7 @@ const (
 	sessionsEvery   = 200 * time.Millisecond // how long what a session was sent and has acknowledged may wait to be saved
 	sessionsMove    = time.Minute            // the same for the position of one that nothing comes for
 	sessionsExpire  = time.Second            // how often expired ones are looked for
-	sessionsBatch   = 400                    // records in one commit
+	sessionsBatch   = 1000                   // records in one commit
 	sessionsBytes   = 2 << 20                // the same in bytes
 	sessionsTimeout = 4 * time.Second        // of a commit; below Safety.TakeoverTimeout
 	sessionsRetry   = 50 * time.Millisecond  // until one that could not be read is read once more

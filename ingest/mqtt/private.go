@@ -99,7 +99,7 @@ func (s *session) answered(token uint64, at topic.Name, answer []byte, err error
 	case err == nil:
 		s.settle(token, codeSuccess)
 	case s.c.v5:
-		s.settle(token, appendCode(err))
+		s.refuse(token, appendCode(err), errs.Text(err))
 	default: // 3.1.1 has no way to say no; see Appended
 		s.c.endLocked(faultf(codeImplementation, "private", errs.Text(err)))
 		return

@@ -96,7 +96,7 @@ func (c *client) toLog(p *publish, n topic.Name, properties *event.Properties, r
 			return faultf(codeUnspecified, "store", errs.Text(err))
 		}
 		c.sess.mu.Lock()
-		c.sess.settle(token, appendCode(err))
+		c.sess.refuse(token, appendCode(err), errs.Text(err))
 		c.sess.write()
 		c.sess.mu.Unlock()
 	}
@@ -136,7 +136,7 @@ func (c *client) deny(p *publish, f *fault) error {
 		return full
 	}
 	c.sess.mu.Lock()
-	c.sess.settle(token, f.code)
+	c.sess.refuse(token, f.code, f.text)
 	c.sess.mu.Unlock()
 	return nil
 }

@@ -16,8 +16,8 @@ import (
 
 const (
 	replayBatch    = 512
-	replayLap      = 12 << 10 // events a group reads before its sessions' buffers are written
-	replayLapBytes = 4 << 20  // the same in bytes
+	replayLap      = 24 << 10 // events a group reads before its sessions' buffers are written
+	replayLapBytes = 8 << 20  // the same in bytes
 	replayGroups   = 8        // readers of one partition at a time
 	replayOwn      = 4        // of them, how many may be of one session
 	replayNear     = 50_000   // events; sessions no further apart read together

@@ -230,8 +230,9 @@ func (s *Server) retainedFor(f topic.Filter) []*event.Event {
 	if len(r.messages) == 0 {
 		return nil
 	}
+	now := s.now()
 	if !strings.ContainsAny(string(f), "+#") {
-		if m := r.messages[topic.Name(f)]; m != nil {
+		if m := r.messages[topic.Name(f)]; m != nil && !m.Expired(now) {
 			return []*event.Event{m}
 		}
 		return nil
@@ -241,7 +242,7 @@ func (s *Server) retainedFor(f topic.Filter) []*event.Event {
 	}
 	var out []*event.Event
 	for n, m := range r.messages {
-		if topic.Match(f, n, s.limits.Mode) {
+		if topic.Match(f, n, s.limits.Mode) && !m.Expired(now) {
 			out = append(out, m)
 		}
 	}

@@ -85,6 +85,7 @@ type session struct {
 	buf      []byte // packets not yet given to the connection; nil when empty
 
 	acks             []ackSlot
+	reasons          map[uint64][]byte // of the slots that say no: their properties
 	ackHead, ackTail uint32
 	acked            int // PUBACKs in buf
 

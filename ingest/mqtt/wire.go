@@ -252,11 +252,31 @@ func appendString(b []byte, s string) []byte {
 	return append(append(b, byte(len(s)>>8), byte(len(s))), s...)
 }
 
-func appendPuback(b []byte, pid uint16, code byte, v5 bool) []byte {
+// appendPuback appends a PUBACK; reason are the properties of one that says no.
+func appendPuback(b []byte, pid uint16, code byte, v5 bool, reason []byte) []byte {
 	if code == codeSuccess || !v5 {
 		return append(b, packets.Puback<<4, 2, byte(pid>>8), byte(pid))
 	}
-	return append(b, packets.Puback<<4, 3, byte(pid>>8), byte(pid), code)
+	b = append(appendLength(append(b, packets.Puback<<4), 3+len(reason)), byte(pid>>8), byte(pid), code)
+	return append(b, reason...)
+}
+
+// reasonMax bounds a reason string, in bytes.
+const reasonMax = 200
+
+// reason returns the properties of a packet that says why, with their length. A
+// client that takes no packet of that size gets none.
+// Source: MQTT 5, 3.2.2.3.9 [MQTT-3.2.2-19], 3.4.2.2.2, 3.14.2.2.3.
+func (c *client) reason(text string) []byte {
+	if len(text) > reasonMax || !validText([]byte(text)) {
+		text = ""
+	}
+	const around = 6 // header, packet id or flags, code
+	n := 3 + len(text)
+	if text == "" || c.maxPacket > 0 && around+lengthBytes(n)+n > c.maxPacket {
+		return []byte{0}
+	}
+	return appendString(append(appendLength(nil, n), packets.PropReasonString), text)
 }
 
 // encoded is one event as a PUBLISH for one version, QoS and retain flag.

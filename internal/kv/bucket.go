@@ -489,8 +489,8 @@ func (b *Bucket) unlock(keys []string) {
 }
 
 // The store counts what a filter matches with every read of many; without one
-// these are all keys. A whole bucket is read by numbers where
-// they are few, through a consumer where they are many.
+// these are all keys. Of a whole bucket, few changes are read by their numbers,
+// many through a consumer.
 const (
 	fetchEntries = 500
 	fetchBytes   = 1 << 20

@@ -26,6 +26,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/coder/websocket"
 
+	"github.com/weir-iot/weir/control"
 	"github.com/weir-iot/weir/internal/mqttclient"
 	"github.com/weir-iot/weir/test/weirtest"
 )
@@ -527,6 +528,32 @@ func TestAWSCredentialProvider(t *testing.T) {
 	must1[*iot.DeleteRoleAliasOutput](t)(c.DeleteRoleAlias(ctx, &iot.DeleteRoleAliasInput{RoleAlias: aws.String("pumps")}))
 	if _, err := c.DescribeRoleAlias(ctx, &iot.DescribeRoleAliasInput{RoleAlias: aws.String("pumps")}); !errors.As(err, new(*types.ResourceNotFoundException)) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Who may make role aliases and not pass a role gives devices nothing by it.
+func TestAWSPassRole(t *testing.T) {
+	w := weirtest.Start(t, weirtest.Durability("memory"))
+	ctx := t.Context()
+	var key control.AccessKey
+	if err := w.API().Registry(ctx, "access-key.create", control.AccessKey{Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"},
+		{"Effect":"Allow","Action":"iam:PassRole","Resource":"arn:aws:iam::123456789012:role/small"}]}`}, &key); err != nil {
+		t.Fatal(err)
+	}
+	c := iot.New(iot.Options{Region: "us-east-1", BaseEndpoint: aws.String(w.Endpoints().API), Credentials: credentials.NewStaticCredentialsProvider(key.ID, key.Secret, "")})
+	const role = "arn:aws:iam::123456789012:role/"
+	refused := func(err error) bool {
+		var api smithy.APIError
+		return errors.As(err, &api) && api.ErrorCode() == "AccessDeniedException" && strings.Contains(api.ErrorMessage(), "iam:PassRole")
+	}
+	if _, err := c.CreateRoleAlias(ctx, &iot.CreateRoleAliasInput{RoleAlias: aws.String("a"), RoleArn: aws.String(role + "large")}); !refused(err) {
+		t.Errorf("another role: %v", err)
+	}
+	ok(t, func() (*iot.CreateRoleAliasOutput, error) {
+		return c.CreateRoleAlias(ctx, &iot.CreateRoleAliasInput{RoleAlias: aws.String("a"), RoleArn: aws.String(role + "small")})
+	})
+	if _, err := c.UpdateRoleAlias(ctx, &iot.UpdateRoleAliasInput{RoleAlias: aws.String("a"), RoleArn: aws.String(role + "large")}); !refused(err) {
+		t.Errorf("changed to another role: %v", err)
 	}
 }
 

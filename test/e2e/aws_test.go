@@ -816,10 +816,9 @@ func TestAWSGuide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, script, _ := strings.Cut(string(b), "<!-- run by TestAWSGuide -->\n```sh\n")
-	script, _, ok := strings.Cut(script, "```")
-	if !ok {
-		t.Fatal("docs/aws.md has no script")
+	script := ""
+	for _, block := range regexp.MustCompile("(?s)<!-- run by TestAWSGuide -->\n```sh\n(.*?)```").FindAllStringSubmatch(string(b), -1) {
+		script += block[1]
 	}
 	version, err := exec.Command("aws", "--version").CombinedOutput()
 	if err != nil {
@@ -834,13 +833,13 @@ func TestAWSGuide(t *testing.T) {
 	if err := os.Symlink(weirtest.Binary(t), filepath.Join(bin, "weir")); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-e", "-c", "shopt -s expand_aliases\n"+script)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(cmd.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "WEIR_DATA_DIR="+w.Dir(), "AWS_PAGER=", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.HasSuffix(string(out), "\na\n") {
+	if err != nil || !strings.Contains(string(out), "\na\n") || !strings.Contains(string(out), `"sessionToken":`) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if m := sub.Next(); m.Topic != "alarms/pump1" || string(m.Payload) != `{"c":91,"device":"pump1"}` {
