@@ -127,8 +127,8 @@ func groupMounts(file string) (map[string]groupMount, error) {
 
 // writable reports whether groups can be made in dir.
 func writable(dir string) error {
-	probe := filepath.Join(dir, groupPrefix+"probe-"+strconv.Itoa(os.Getpid()))
-	if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	probe, err := os.MkdirTemp(dir, groupPrefix+"probe-")
+	if err != nil {
 		return err
 	}
 	return os.Remove(probe)
@@ -179,8 +179,8 @@ type group struct {
 	memory string
 }
 
-// make makes the group name with its limits; what the host does not have is left
-// out.
+// make makes a group with its limits; what the host does not have is left out. It
+// is nobody else's, though another host of this process may give the same name.
 func (c controllers) make(name string, memory int64, processes int) (_ *group, err error) {
 	g := &group{}
 	defer func() {
@@ -189,8 +189,8 @@ func (c controllers) make(name string, memory int64, processes int) (_ *group, e
 		}
 	}()
 	folder := func(parent string) (string, error) {
-		dir := filepath.Join(parent, groupPrefix+strconv.Itoa(os.Getpid())+"-"+name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		dir, err := os.MkdirTemp(parent, groupPrefix+strconv.Itoa(os.Getpid())+"-"+name+"-")
+		if err != nil {
 			return "", err
 		}
 		g.dirs = append(g.dirs, dir)

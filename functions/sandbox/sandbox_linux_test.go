@@ -544,3 +544,19 @@ func BenchmarkStart(b *testing.B) {
 		p.Output.Close()
 	}
 }
+
+// Two hosts of one process number their sandboxes alike; their groups are two.
+func TestGroupsOfOneName(t *testing.T) {
+	c := controllers{memory: t.TempDir()} // stands for a mounted hierarchy
+	a, err := c.make("t-1", 1<<20, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := c.make("t-1", 1<<20, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.memory == b.memory {
+		t.Error("both are", a.memory)
+	}
+}

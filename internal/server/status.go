@@ -21,7 +21,7 @@ func (s *Server) Status(ctx context.Context) (*control.Status, error) {
 	} else {
 		st.Ready = true
 	}
-	for name, addr := range map[string]string{"mqtt": s.endpoints.MQTT, "mqtts": s.endpoints.MQTTS, "https": s.endpoints.HTTPS,
+	for name, addr := range map[string]string{"mqtt": s.endpoints.MQTT, "mqtts": s.endpoints.MQTTS, "https": s.endpoints.HTTPS, "mux": s.endpoints.Mux,
 		"api": s.apiListener.Addr().String(), "nats": s.endpoints.NATS} {
 		if addr != "" {
 			st.Listeners[name] = addr
