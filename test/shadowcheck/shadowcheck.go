@@ -4,8 +4,11 @@
 package shadowcheck
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -166,13 +169,51 @@ func (h *History) Check(t testing.TB) {
 	defer h.mu.Unlock()
 	t.Logf("%d accepted, %d conflicts, %d missing, %d without an answer", h.count[Accepted], h.count[Conflict], h.count[Missing], h.count[Unknown])
 	for shadow, ops := range h.ops {
-		switch porcupine.CheckOperationsTimeout(model, ops, 30*time.Second) {
+		result, info := porcupine.CheckOperationsVerbose(model, ops, 30*time.Second)
+		switch result {
 		case porcupine.Illegal:
-			t.Errorf("%s: %d requests are not linearizable", shadow, len(ops))
+			t.Errorf("%s: %d requests are not linearizable; %s", shadow, len(ops), stuck(ops, info))
 		case porcupine.Unknown:
 			t.Errorf("%s: no verdict on %d requests in time", shadow, len(ops))
 		}
 	}
+}
+
+// stuck describes the end of the longest history that fits, and the first
+// requests that do not fit behind it.
+func stuck(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
+	var longest []int
+	for _, of := range info.PartialLinearizations() {
+		for _, some := range of {
+			if len(some) > len(longest) {
+				longest = some
+			}
+		}
+	}
+	fits := map[int]bool{}
+	for _, i := range longest {
+		fits[i] = true
+	}
+	var left []porcupine.Operation
+	for i, o := range ops {
+		if !fits[i] {
+			left = append(left, o)
+		}
+	}
+	slices.SortFunc(left, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d fit, the last of them", len(longest))
+	line := func(o porcupine.Operation) {
+		fmt.Fprintf(&b, "\n  %8.3f to %8.3f ms, client %d: %s", float64(o.Call)/1e6, float64(o.Return)/1e6, o.ClientId, model.DescribeOperation(o.Input, o.Output))
+	}
+	for _, i := range longest[max(0, len(longest)-3):] {
+		line(ops[i])
+	}
+	b.WriteString("\nbehind them")
+	for _, o := range left[:min(6, len(left))] {
+		line(o)
+	}
+	return b.String()
 }
 
 // Stream judges the messages of one topic …/update/documents or …/update/delta in
