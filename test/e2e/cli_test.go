@@ -116,7 +116,7 @@ func TestCommandLine(t *testing.T) {
 	weir("destination confirm nonsense")
 	weir("destination delete nonsense")
 	weir("config --check DIR/bad.yaml")
-	weir("serve --role ingest")
+	weir("serve --role gateway")
 	weir("--data DIR/none status")
 	weir("status --api http://127.0.0.1:1")
 	weir("pub --addr 127.0.0.1:1 a b")
