@@ -110,6 +110,9 @@ func (c *client) limited(limit, text string) {
 func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	s := c.sess
 	admitted := c.admit(subs, codes)
+	if !c.s.allHanded(c.ctx) { // before it is stored where they begin
+		return
+	}
 	release, held := c.holdShares(subs)
 	defer release()
 	if !held || s.savePending(admitted) != nil {
@@ -118,9 +121,6 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 				subs[i], codes[i] = nil, codeUnspecified
 			}
 		}
-	}
-	if !c.s.allHanded(c.ctx) {
-		return
 	}
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
