@@ -110,7 +110,7 @@ func (c *client) limited(limit, text string) {
 func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 	s := c.sess
 	admitted := c.admit(subs, codes)
-	if !c.s.allHanded(c.ctx) { // before it is stored where they begin
+	if !c.s.allHanded(c.ctx) { // before it is stored where they begin, and again before they do
 		return
 	}
 	release, held := c.holdShares(subs)
@@ -121,6 +121,9 @@ func (c *client) subscribe(pid uint16, subs []*subscription, codes []byte) {
 				subs[i], codes[i] = nil, codeUnspecified
 			}
 		}
+	}
+	if !c.s.allHanded(c.ctx) {
+		return
 	}
 	c.s.routes.mu.Lock()
 	defer c.s.routes.mu.Unlock()
