@@ -42,7 +42,7 @@ func openJournal(log *eventlog.Log, o journalOptions) (*journal, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := log.Store()
-	_, st, err := s.Ensure(jet.StreamConfig{Name: o.Stream, Subjects: []string{o.Root + ">"}, Description: o.Description})
+	_, st, err := s.Ensure(jet.StreamConfig{Name: o.Stream, Subjects: []string{o.Root + ">"}, Description: o.Description, Singles: true})
 	if err != nil {
 		return nil, err
 	}

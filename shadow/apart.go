@@ -163,7 +163,7 @@ func (s *session) dueApart(ctx context.Context) {
 			w.next = now.Add(w.distance)
 			if b, ok := d.rec.appendDelta(nil, ""); ok {
 				s.m.resent.Inc()
-				s.answer(w.thing, message{prefixOf(w.thing, w.name) + "update/delta", b})
+				s.answer(w.thing, message{topic: prefixOf(w.thing, w.name) + "update/delta", payload: b})
 			}
 		}
 		s.apart.move(w)

@@ -173,7 +173,9 @@ func TestTopics(t *testing.T) {
 	b.publish("lamp", p+"update", `{"state":{"reported":{"color":{"r":10}}}}`)
 	r.want(p+"update/accepted", `{"state":{"reported":{"color":{"r":10}}},"metadata":{"reported":{"color":{"r":{"timestamp":T}}}},"version":2,"timestamp":T}`)
 	r.want(p+"update/delta", `{"version":2,"timestamp":T,"state":{"engine":"ON"},"metadata":{"engine":{"timestamp":T}}}`)
-	r.next()
+	if e := r.next(); e.Aside != "1 1" {
+		t.Errorf("the change that tells of itself says %q aside, not the versions of desired and reported", e.Aside)
+	}
 	b.publish("lamp", p+"get", ``)
 	r.want(p+"get/accepted", `{"state":{"desired":{"color":{"r":10},"engine":"ON"},"reported":{"color":{"r":10}},"delta":{"engine":"ON"}},"metadata":{"desired":{"color":{"r":{"timestamp":T}},"engine":{"timestamp":T}},"reported":{"color":{"r":{"timestamp":T}}},"delta":{"engine":{"timestamp":T}}},"version":2,"timestamp":T}`)
 	b.publish("app", p+"update", `{"state":{"desired":{"engine":"OFF"}},"version":1,"clientToken":"t2"}`)

@@ -377,7 +377,7 @@ func (s *session) get(d *doc, q *request) {
 		return
 	}
 	s.m.answered(q.op, nil)
-	s.answer(q.thing, message{prefixOf(q.thing, q.name) + "get/accepted", d.rec.appendDocument(nil, s.o.Now(), token)})
+	s.answer(q.thing, message{topic: prefixOf(q.thing, q.name) + "get/accepted", payload: d.rec.appendDocument(nil, s.o.Now(), token)})
 }
 
 func (s *session) delete(d *doc, q *request) {
@@ -395,7 +395,7 @@ func (s *session) delete(d *doc, q *request) {
 func (s *session) deleted(gone *record, q *request, token string) {
 	s.m.answered(q.op, nil)
 	b := gone.appendDeleted(nil, token)
-	s.answer(q.thing, message{prefixOf(q.thing, q.name) + "delete/accepted", b})
+	s.answer(q.thing, message{topic: prefixOf(q.thing, q.name) + "delete/accepted", payload: b})
 	s.reply(q, result{payload: b})
 }
 
@@ -404,13 +404,17 @@ func (s *session) updated(thing, name string, previous, r *record, p *patch, q *
 	s.m.answered(q.op, nil)
 	prefix := prefixOf(thing, name)
 	accepted := r.appendAccepted(make([]byte, 0, 256+2*len(q.e.Payload)), p)
-	out := []message{{prefix + "update/accepted", accepted}}
+	out := []message{{topic: prefix + "update/accepted", payload: accepted}}
 	if r.apart > 0 {
 		if b, ok := r.appendDelta(nil, p.token); ok {
-			out = append(out, message{prefix + "update/delta", b})
+			out = append(out, message{topic: prefix + "update/delta", payload: b})
 		}
 	}
-	out = append(out, message{prefix + "update/documents", r.appendDocuments(make([]byte, 0, 512+4*len(accepted)), previous, p.token)})
+	out = append(out, message{
+		topic: prefix + "update/documents", payload: r.appendDocuments(make([]byte, 0, 512+4*len(accepted)), previous, p.token),
+		// Who tells devices of changes needs them, when newer ones may long be there.
+		aside: uitoa(r.desired.version) + " " + uitoa(r.reported.version),
+	})
 	s.answer(thing, out...)
 	if q.op == opChange {
 		accepted = r.append(nil)
@@ -442,13 +446,14 @@ func (s *session) reject(q *request, e *Error, token string) {
 type message struct {
 	topic   string
 	payload []byte
+	aside   string
 }
 
 func (s *session) answer(_ string, list ...message) {
 	events := make([]event.Event, len(list))
 	a := answer{make([]*event.Event, len(list))}
 	for i, m := range list {
-		events[i] = event.Event{Topic: topic.Name(m.topic), Payload: m.payload, QoS: 1, Protocol: event.Server}
+		events[i] = event.Event{Topic: topic.Name(m.topic), Payload: m.payload, QoS: 1, Protocol: event.Server, Aside: m.aside}
 		a.events[i] = &events[i]
 	}
 	s.turn.answers = append(s.turn.answers, a)

@@ -203,7 +203,7 @@ func (h *Hub) tellTwins(ctx context.Context) error {
 	for {
 		if h.o.First() {
 			if err := h.tellTwinsWhileFirst(ctx); err != nil && ctx.Err() == nil {
-				h.logger.Warn("changes of twins are not told of for now", "error", err)
+				h.logger.Warn("changes of twins could not be told of; they are tried again", "error", err)
 			}
 		}
 		select {
@@ -316,23 +316,22 @@ func (h *Hub) tellTwin(ctx context.Context, e *event.Event) error {
 	if json.Unmarshal(e.Payload, &doc) != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	t, err := h.at(ctx, device, module, doc.Current.Version)
-	if err != nil {
-		return err
+	desired, reported, ok := numbersOf(e)
+	if !ok {
+		h.logger.Warn("a change of a twin is not told of: it has no versions", "device", device)
+		return nil
 	}
 	properties := map[string]any{}
 	for _, s := range []struct {
-		name     string
-		was, is  json.RawMessage
-		numbered *Section
+		name    string
+		was, is json.RawMessage
+		number  uint64
 	}{
-		{"desired", doc.Previous.State.Desired, doc.Current.State.Desired, &t.Desired},
-		{"reported", doc.Previous.State.Reported, doc.Current.State.Reported, &t.Reported},
+		{"desired", doc.Previous.State.Desired, doc.Current.State.Desired, desired},
+		{"reported", doc.Previous.State.Reported, doc.Current.State.Reported, reported},
 	} {
 		if patch := difference(s.was, s.is); len(patch) > 0 {
-			patch["$version"] = s.numbered.number()
+			patch["$version"] = s.number
 			properties[s.name] = patch
 		}
 	}

@@ -58,9 +58,6 @@ type TwinChange struct {
 // errs.Quota, errs.Unavailable, errs.Timeout.
 type Twins interface {
 	Read(ctx context.Context, device, module string) (*Twin, error)
-	// At returns the twin as it was at a version; errs.NotFound where that is not
-	// kept.
-	At(ctx context.Context, device, module string, version uint64) (*Twin, error)
 	Change(ctx context.Context, device, module string, c TwinChange, by string) (*Twin, error)
 	Delete(ctx context.Context, device, module string) error
 }

@@ -61,20 +61,6 @@ func (h *Hub) read(ctx context.Context, device, module string) (*Twin, error) {
 	return t, err
 }
 
-// at returns a twin as it was at a version, or as it is where that is not kept.
-// Most changes are told of while they are the newest, which is cheap to read.
-func (h *Hub) at(ctx context.Context, device, module string, version uint64) (*Twin, error) {
-	now, err := h.read(ctx, device, module)
-	if err != nil || now.Version == version {
-		return now, err
-	}
-	then, err := h.o.Twins.At(ctx, device, module, version)
-	if errs.Is(err, errs.NotFound) {
-		return now, nil
-	}
-	return then, err
-}
-
 // number is a section's $version: the first one is 1, before any change.
 func (s *Section) number() uint64 { return s.Version + 1 }
 
@@ -233,12 +219,12 @@ func (h *Hub) follow(ctx context.Context, f *eventlog.Follower) error {
 			return errs.E("azure.Follow", errs.KindOf(err), err)
 		}
 		for _, e := range batch {
-			h.shadowChanged(ctx, e)
+			h.shadowChanged(e)
 		}
 	}
 }
 
-func (h *Hub) shadowChanged(ctx context.Context, e *event.Event) {
+func (h *Hub) shadowChanged(e *event.Event) {
 	device, module := twinOfTopic(e.Topic)
 	name := nameOf(device, module)
 	d := h.link(name)
@@ -253,7 +239,6 @@ func (h *Hub) shadowChanged(ctx context.Context, e *event.Event) {
 		State struct {
 			Desired json.RawMessage `json:"desired"`
 		} `json:"state"`
-		Version uint64 `json:"version"`
 	}
 	var doc struct{ Previous, Current side }
 	if json.Unmarshal(e.Payload, &doc) != nil || bytes.Equal(doc.Previous.State.Desired, doc.Current.State.Desired) {
@@ -263,16 +248,23 @@ func (h *Hub) shadowChanged(ctx context.Context, e *event.Event) {
 	if len(patch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	t, err := h.at(ctx, d.device, d.module, doc.Current.Version)
-	if err != nil {
-		h.logger.Warn("a device was not told of a change of its twin", "device", name, "error", err)
+	desired, _, ok := numbersOf(e)
+	if !ok {
+		h.logger.Warn("a device was not told of a change of its twin, which has no versions", "device", name)
 		return
 	}
-	version := strconv.FormatUint(t.Desired.number(), 10)
+	version := strconv.FormatUint(desired, 10)
 	patch["$version"] = json.Number(version)
 	l.Send("$iothub/twin/PATCH/properties/desired/?$version="+version, encodeJSON(patch))
+}
+
+// numbersOf returns the $version of each section of a twin after the change e tells
+// of, which the shadow service says aside: the twin of now may be a later one.
+func numbersOf(e *event.Event) (desired, reported uint64, ok bool) {
+	text, rest, _ := strings.Cut(e.Aside, " ")
+	d, err := strconv.ParseUint(text, 10, 64)
+	r, err2 := strconv.ParseUint(rest, 10, 64)
+	return (&Section{Version: d}).number(), (&Section{Version: r}).number(), err == nil && err2 == nil
 }
 
 // difference returns the patch that makes b out of a, each an object or absent.

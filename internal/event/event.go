@@ -37,7 +37,8 @@ type Event struct {
 	QoS       byte // 0 or 1
 	Retain    bool
 	Protocol  Protocol
-	Hops      uint8 // how many rules' republish actions it has passed
+	Hops      uint8  // how many rules' republish actions it has passed
+	Aside     string // what the service that made it tells other services; no client or rule has it
 }
 
 // Properties are the MQTT 5 properties of a publish. Absent ones are empty.
@@ -56,7 +57,7 @@ type UserProperty struct{ Key, Value string }
 // Size estimates the bytes e takes, in memory and on the log: what is bounded in
 // bytes counts with it.
 func (e *Event) Size() int {
-	n := 100 + len(e.Payload) + len(e.Topic) + len(e.ClientID) + len(e.Principal) + len(e.Key)
+	n := 100 + len(e.Payload) + len(e.Topic) + len(e.ClientID) + len(e.Principal) + len(e.Key) + len(e.Aside)
 	if p := e.Props; p != nil {
 		n += 64 + len(p.ContentType) + len(p.ResponseTopic) + 2*len(p.CorrelationData)
 		for _, u := range p.User {

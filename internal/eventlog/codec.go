@@ -25,6 +25,7 @@ import (
 //	k     Key                      text
 //	o     Protocol                 "h" HTTP, "s" server; absent: MQTT
 //	h     Hops                     decimal; absent: 0
+//	s     Aside                    text
 //	ct    Props.ContentType        text
 //	rt    Props.ResponseTopic      text
 //	cd    Props.CorrelationData    base64, standard, without padding
@@ -67,6 +68,7 @@ func appendHeader(b []byte, e *event.Event) []byte {
 	if e.Hops > 0 {
 		b = append(strconv.AppendUint(append(b, "h:"...), uint64(e.Hops), 10), "\r\n"...)
 	}
+	b = appendText(b, "s:", e.Aside)
 	p := e.Props
 	if p == nil {
 		return b
@@ -201,6 +203,8 @@ func decode(m *jet.Message, p uint16) (*event.Event, error) {
 				if h, err := strconv.ParseUint(string(v), 10, 8); err == nil {
 					e.Hops = uint8(h)
 				}
+			case 's':
+				e.Aside = unescape(string(v))
 			case 'x':
 				if x, err := strconv.ParseUint(string(v), 10, 32); err == nil {
 					props(e).MessageExpiry = uint32(x)

@@ -26,7 +26,7 @@ func fullEvent() *event.Event {
 	return &event.Event{
 		Topic: "$aws/things/a.b c/x//ü*>", Payload: []byte("\x00\r\n\xff"), ClientID: " a%b\r\nt:1 ", Principal: "p=\x00\x7f",
 		SourceIP: "2001:db8::1", Received: time.UnixMilli(1_780_000_000_123).UTC(), Key: "k\t", Seq: 77, Partition: 3,
-		QoS: 1, Retain: true, Protocol: event.HTTP, Hops: 255,
+		QoS: 1, Retain: true, Protocol: event.HTTP, Hops: 255, Aside: "a\r\nb",
 		Props: &event.Properties{
 			ContentType: "a/b; c=d", ResponseTopic: "r/#", CorrelationData: []byte{0, 1, 255}, MessageExpiry: 1<<32 - 1, PayloadUTF8: true,
 			User: []event.UserProperty{{Key: "a=b", Value: "c=d"}, {Key: "", Value: ""}, {Key: "a=b", Value: "x\r\nc:y"}, {Key: " ", Value: " "}},
@@ -36,7 +36,7 @@ func fullEvent() *event.Event {
 
 func TestEveryFieldSurvivesTheStream(t *testing.T) {
 	// A field that is added to Event or Properties must be added to the codec.
-	if n, m := reflect.TypeFor[event.Event]().NumField(), reflect.TypeFor[event.Properties]().NumField(); n != 14 || m != 6 {
+	if n, m := reflect.TypeFor[event.Event]().NumField(), reflect.TypeFor[event.Properties]().NumField(); n != 15 || m != 6 {
 		t.Fatalf("Event has %d fields, Properties %d: look at the codec", n, m)
 	}
 	bare := &event.Event{Topic: "a", Payload: []byte{}, Received: time.UnixMilli(0).UTC(), Seq: 1}

@@ -186,6 +186,7 @@ func (l *Log) open() error {
 			Subjects:    []string{subjectRoot + strconv.Itoa(i) + ".>"},
 			Description: "Weir's events, partition " + strconv.Itoa(i),
 			Metadata:    map[string]string{metaPartitions: strconv.Itoa(l.o.Partitions)},
+			Singles:     true,
 		})
 		if err != nil {
 			return err

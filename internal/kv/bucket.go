@@ -18,6 +18,7 @@ import (
 type Config struct {
 	Name    string // letters, digits, - and _
 	History int    // values kept of each key; default 1, at most MaxHistory
+	Singles bool   // no Commit has several changes; with a history what waits together is then committed faster
 }
 
 // Entry is one value of a key.
@@ -48,6 +49,7 @@ type Bucket struct {
 	log      *eventlog.Log
 	store    *jet.Store
 	history  int
+	singles  bool
 	stream   string
 	root     string // subject prefix, with its dot
 	appender *jet.Appender[*unit]
@@ -62,7 +64,7 @@ type Bucket struct {
 // Open makes or opens a bucket in the log's store. Its changes are committed
 // while the log's Run runs. Whoever opens it again on the same log gets the same
 // Bucket.
-// Errors: errs.Invalid, also of another History than it is open with;
+// Errors: errs.Invalid, also of another History or Singles than it is open with;
 // errs.Unavailable.
 func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 	const op = "kv.Open"
@@ -80,8 +82,8 @@ func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 		return nil, errs.E(op, errs.KindOf(err), err)
 	}
 	b := one.(*Bucket)
-	if b.history != c.History {
-		return nil, errs.Errorf(op, errs.Invalid, "bucket %s is open with a history of %d values", c.Name, b.history)
+	if b.history != c.History || b.singles != c.Singles {
+		return nil, errs.Errorf(op, errs.Invalid, "bucket %s is open with a history of %d values, for single changes: %t", c.Name, b.history, b.singles)
 	}
 	return b, nil
 }
@@ -89,11 +91,11 @@ func Open(_ context.Context, log *eventlog.Log, c Config) (*Bucket, error) {
 func newBucket(log *eventlog.Log, c Config) (*Bucket, error) {
 	s := log.Store()
 	b := &Bucket{
-		log: log, store: s, history: c.History, stream: "KV_" + c.Name, root: "$KV." + c.Name + ".",
+		log: log, store: s, history: c.History, singles: c.Singles, stream: "KV_" + c.Name, root: "$KV." + c.Name + ".",
 		busy: map[string]chan struct{}{}, moved: make(chan struct{}),
 	}
 	_, st, err := s.Ensure(jet.StreamConfig{
-		Name: b.stream, Subjects: []string{b.root + ">"}, Description: "Weir's bucket " + c.Name, PerSubject: int64(c.History),
+		Name: b.stream, Subjects: []string{b.root + ">"}, Description: "Weir's bucket " + c.Name, PerSubject: int64(c.History), Singles: c.Singles && c.History > 1,
 	})
 	if err != nil {
 		return nil, err
@@ -316,6 +318,9 @@ func (b *Bucket) Commit(ctx context.Context, changes []Change) (rev uint64, err 
 	const op = "kv.Commit"
 	if len(changes) == 0 {
 		return 0, errs.Errorf(op, errs.Invalid, "nothing to change")
+	}
+	if b.singles && len(changes) > 1 {
+		return 0, errs.Errorf(op, errs.Invalid, "%d changes at once: the bucket %s is open for single ones", len(changes), b.stream)
 	}
 	if len(changes) > jet.MaxUnit {
 		return 0, errs.Errorf(op, errs.TooLarge, "%d changes at once, at most %d are allowed", len(changes), jet.MaxUnit)

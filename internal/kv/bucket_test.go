@@ -424,6 +424,17 @@ func FuzzKey(f *testing.F) {
 	})
 }
 
+// A commit of the child's sets all of togetherKeys to one number, at a length that
+// takes the store a while to write.
+const (
+	togetherKeys  = 600
+	togetherBytes = 6000
+)
+
+const childTogether = "WEIR_TEST_TOGETHER"
+
+func togetherKey(k int) string { return fmt.Sprint("together.", k) }
+
 // The child updates keys until it is killed and says what was confirmed.
 func childMain() bool {
 	dir := os.Getenv("WEIR_TEST_CHILD_DIR")
@@ -444,6 +455,22 @@ func childMain() bool {
 	}
 	fmt.Println("open")
 	var out sync.Mutex
+	if os.Getenv(childTogether) != "" {
+		e, _ := b.Get(ctx, togetherKey(0))
+		n, _ := strconv.Atoi(strings.TrimSpace(string(e.Value)))
+		for {
+			n++
+			var all []Change
+			for k := range togetherKeys {
+				all = append(all, Change{Key: togetherKey(k), Value: fmt.Appendf(nil, "%*d", togetherBytes, n), Any: true})
+			}
+			r, err := b.Commit(ctx, all)
+			if err != nil {
+				return true
+			}
+			fmt.Println(togetherKey(0), n, r-togetherKeys+1)
+		}
+	}
 	for k := range 30 {
 		go func() {
 			key := fmt.Sprint("k.", k)
@@ -521,7 +548,7 @@ func TestPowerCutLosesNoConfirmedValue(t *testing.T) {
 		b, stop := open(t, eventlog.Options{Dir: dir}, Config{Name: "x"})
 		for key, n := range value {
 			e, err := b.Get(t.Context(), key)
-			have, _ := strconv.Atoi(string(e.Value))
+			have, _ := strconv.Atoi(strings.TrimSpace(string(e.Value)))
 			if err != nil || have < n || e.Revision < rev[key] || have > n+1 {
 				t.Errorf("run %d: %s was %d at %d, is %d at %d, %v", run, key, n, rev[key], have, e.Revision, err)
 			}
@@ -531,6 +558,63 @@ func TestPowerCutLosesNoConfirmedValue(t *testing.T) {
 	}
 	if len(value) == 0 {
 		t.Error("nothing was confirmed")
+	}
+}
+
+// A process that is killed, and a machine that loses its power, while a commit of
+// many keys is written leave all of it or nothing.
+func TestCommitCutOffIsWhole(t *testing.T) {
+	t.Run("kill", func(t *testing.T) { cutOff(t, t.TempDir(), func() {}, func() {}) })
+	t.Run("power", func(t *testing.T) {
+		disk := fault.NewLoopFS(t, 512<<20)
+		cutOff(t, disk.Dir+"/log", disk.PowerCut, disk.Remount)
+	})
+}
+
+func cutOff(t *testing.T, dir string, cut, after func()) {
+	for run := range 8 {
+		cmd := exec.Command(os.Args[0], "-test.run=^$")
+		cmd.Env = append(os.Environ(), "WEIR_TEST_CHILD_DIR="+dir, childTogether+"=1")
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		confirmed, lines := 0, bufio.NewScanner(out)
+		for lines.Scan() {
+			var key string
+			var rev int
+			if n, _ := fmt.Sscan(lines.Text(), &key, &confirmed, &rev); n == 3 {
+				break
+			}
+		}
+		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+		cut()
+		cmd.Process.Kill()
+		for lines.Scan() {
+		}
+		cmd.Wait()
+		after()
+		if confirmed == 0 {
+			t.Fatal("nothing was confirmed")
+		}
+		b, stop := open(t, eventlog.Options{Dir: dir}, Config{Name: "x"})
+		values := map[int]int{}
+		for k := range togetherKeys {
+			e, err := b.Get(t.Context(), togetherKey(k))
+			n, _ := strconv.Atoi(strings.TrimSpace(string(e.Value)))
+			if err != nil || n < confirmed {
+				t.Errorf("run %d: %s was %d, is %d, %v", run, togetherKey(k), confirmed, n, err)
+			}
+			values[n]++
+		}
+		if len(values) > 1 {
+			t.Errorf("run %d: of the keys of one commit so many have each value: %v", run, values)
+		}
+		stop()
 	}
 }
 

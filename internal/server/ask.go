@@ -36,6 +36,7 @@ type reply struct {
 const (
 	askPatience   = 10 * time.Second // where the one who asks has no limit of its own
 	answersAtOnce = 512              // of one endpoint
+	flushPatience = 5 * time.Second  // until the NATS server knows what this process answers
 )
 
 func frame(head any, body []byte) ([]byte, error) {
@@ -119,13 +120,24 @@ var errSilent = errors.New("not for this process")
 type answerer func(ctx context.Context, q *question, body []byte) (answer any, out []byte, err error)
 
 // endpoint is a micro service's endpoint whose questions are answered side by
-// side. All questions have been answered when wait returns.
+// side.
 type endpoint struct {
 	ctx    context.Context
 	v      *services
 	answer answerer
 	places chan struct{}
+
+	mu     sync.Mutex // guards closed, and under's growing from 0
+	closed bool
 	under  sync.WaitGroup
+}
+
+// close waits until the questions under way are answered; later ones are refused.
+func (e *endpoint) close() {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.under.Wait()
 }
 
 // Handle implements micro.Handler. It is called for one question after the
@@ -136,10 +148,19 @@ func (e *endpoint) Handle(r micro.Request) {
 	case <-e.ctx.Done():
 		return
 	}
-	e.under.Go(func() {
-		defer func() { <-e.places }()
-		e.respond(r)
-	})
+	e.mu.Lock()
+	closed := e.closed
+	if !closed {
+		e.under.Go(func() {
+			defer func() { <-e.places }()
+			e.respond(r)
+		})
+	}
+	e.mu.Unlock()
+	if closed {
+		<-e.places
+		e.reply(r, nil, nil, errs.Errorf("server.answer", errs.Unavailable, "the process that was asked ends"))
+	}
 }
 
 func (e *endpoint) respond(r micro.Request) {
@@ -157,6 +178,10 @@ func (e *endpoint) respond(r micro.Request) {
 		answer, out, err = e.answer(ctx, &q, body)
 		cancel()
 	}
+	e.reply(r, answer, out, err)
+}
+
+func (e *endpoint) reply(r micro.Request, answer any, out []byte, err error) {
 	if err == errSilent {
 		return
 	}

@@ -139,11 +139,6 @@ func (t twins) Read(ctx context.Context, device, module string) (*azure.Twin, er
 	return twinOf(t.s.shadows.Read(ctx, device, module))
 }
 
-// At implements azure.Twins.
-func (t twins) At(ctx context.Context, device, module string, version uint64) (*azure.Twin, error) {
-	return twinOf(t.s.shadows.Past(ctx, device, module, shadow.At{Version: version}))
-}
-
 // Change implements azure.Twins.
 func (t twins) Change(ctx context.Context, device, module string, c azure.TwinChange, by string) (*azure.Twin, error) {
 	who := shadow.Who{Principal: by, Via: "azure"}

@@ -109,7 +109,7 @@ type answering struct {
 	endpoints []*endpoint
 }
 
-// add starts a service. With all, each process of its kind is asked; otherwise
+// add starts a service; once it returns, questions come here. With all, each process of its kind is asked; otherwise
 // one of them.
 func (r *answering) add(name, description string, all bool, subjects map[string]micro.Handler) error {
 	svc, err := micro.AddService(r.v.nc, micro.Config{Name: name, Version: serviceVersion, Description: description, QueueGroupDisabled: all})
@@ -123,7 +123,17 @@ func (r *answering) add(name, description string, all bool, subjects map[string]
 			return fmt.Errorf("service %s: %w", name, err)
 		}
 	}
-	return nil
+	return r.settle()
+}
+
+// settle returns when the NATS server knows what this process answers. Without a
+// connection it learns of it with the next one.
+func (r *answering) settle() error {
+	err := r.v.nc.FlushTimeout(flushPatience)
+	if r.v.nc.Status() != nats.CONNECTED {
+		return nil
+	}
+	return err
 }
 
 func (r *answering) endpoint(f answerer) *endpoint {
@@ -138,8 +148,9 @@ func (r *answering) stop() error {
 	for _, svc := range r.services {
 		all = append(all, svc.Stop())
 	}
+	all = append(all, r.settle())
 	for _, e := range r.endpoints {
-		e.under.Wait()
+		e.close()
 	}
 	return errors.Join(all...)
 }

@@ -10,7 +10,7 @@ import (
 // openShadows joins the shadow service: topic requests come to it by the log,
 // those of the APIs and of rule SQL by its Go API.
 func (s *Server) openShadows(ctx context.Context) error {
-	documents, err := kv.Open(ctx, s.log, kv.Config{Name: shadow.Bucket, History: s.cfg.Shadow.History})
+	documents, err := kv.Open(ctx, s.log, kv.Config{Name: shadow.Bucket, History: s.cfg.Shadow.History, Singles: true})
 	if err != nil {
 		return err
 	}

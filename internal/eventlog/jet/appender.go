@@ -98,7 +98,7 @@ type Appender[T Unit] struct {
 // NewAppender returns an appender for a stream made by Ensure. Run must be
 // running for Append to end.
 func NewAppender[T Unit](s *Store, c AppenderConfig[T]) *Appender[T] {
-	return &Appender[T]{c: c, s: s, wake: make(chan struct{}, 1), pace: newPace(s.staging != "")}
+	return &Appender[T]{c: c, s: s, wake: make(chan struct{}, 1), pace: newPace(s.stages(c.Stream))}
 }
 
 // Append queues u. It blocks while the queue is full, and queues nothing once ctx

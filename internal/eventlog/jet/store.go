@@ -58,18 +58,19 @@ type Store struct {
 	lock   *os.File // flock on the folder
 	maxDir int64    // byte limit of all streams
 
-	mu     sync.Mutex // guards what follows
-	srv    *server.Server
-	gen    uint64        // of srv; grows with every reopening
-	broken error         // why srv must be reopened; nil while it is healthy
-	change chan struct{} // closed and replaced when gen or broken changes
-	idle   []*conn       // for requests and reads, of generation gen
-	closed bool
+	mu      sync.Mutex // guards what follows
+	srv     *server.Server
+	gen     uint64        // of srv; grows with every reopening
+	broken  error         // why srv must be reopened; nil while it is healthy
+	change  chan struct{} // closed and replaced when gen or broken changes
+	idle    []*conn       // for requests and reads, of generation gen
+	closed  bool
+	staging string          // folder in memory for batches that are not committed; "": none
+	singles map[string]bool // streams whose batches it is for
 
-	wake    chan struct{} // tells Run that broken was set
-	disk    disk
-	staging string                  // folder in memory for batches that are not committed; "": none
-	wrap    func(net.Conn) net.Conn // tests put a fault between
+	wake chan struct{} // tells Run that broken was set
+	disk disk
+	wrap func(net.Conn) net.Conn // tests put a fault between
 
 	cursors atomic.Int32  // open ones
 	lookups chan struct{} // a slot for each reading of one message, so that a crowd shares connections
@@ -84,7 +85,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Deadline == 0 {
 		o.Deadline = 10 * time.Second
 	}
-	s := &Store{o: o, change: make(chan struct{}), wake: make(chan struct{}, 1), gen: 1, lookups: make(chan struct{}, keptConns)}
+	s := &Store{o: o, change: make(chan struct{}), wake: make(chan struct{}, 1), gen: 1, lookups: make(chan struct{}, keptConns), singles: map[string]bool{}}
 	if o.URL != "" {
 		c, err := s.dial()
 		if err != nil {
@@ -154,11 +155,14 @@ func (s *Store) start() error {
 	// The limit of the server lies above that of the streams: a stream answers
 	// when it is full, the server's limit would fail a commit half way.
 	limit := min(s.maxDir+s.maxDir/4+1<<30, int64(s.disk.size/100*95))
+	left := s.staged()
 	s.openStaging()
 	srv, err := startServer(s.o, s.gate, limit)
 	if err != nil {
+		_ = os.RemoveAll(s.staging)
 		return err
 	}
+	dropStaging(left) // the server has completed what was cut off
 	s.stageAll()
 	if a := srv.Addr(); a != nil && s.o.ListenAddr != "" {
 		s.o.ListenAddr = a.String() // the same port after reopening
@@ -228,7 +232,8 @@ func (s *Store) Close() error {
 	if srv != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
-		s.dropStaging()
+		dropStaging(s.staged())
+		_ = os.RemoveAll(s.staging)
 	}
 	s.unlock()
 	if s.o.Durability == Memory && strings.Contains(filepath.Base(s.o.Dir), "weir-memory-") {
@@ -398,6 +403,7 @@ type StreamConfig struct {
 	Subjects    []string
 	Description string
 	PerSubject  int64 // messages kept of each subject; 0: all
+	Singles     bool  // each unit is one message, and PerSubject is not 1: batches may be staged in memory
 	Metadata    map[string]string
 }
 
@@ -455,7 +461,12 @@ func (s *Store) Ensure(c StreamConfig) (map[string]string, StreamState, error) {
 	default:
 		return nil, StreamState{}, errs.E(op, errs.Unavailable, fmt.Errorf("stream %s: %w", c.Name, err))
 	}
-	s.stage(c.Name)
+	if c.Singles {
+		s.mu.Lock()
+		s.singles[c.Name] = true
+		s.mu.Unlock()
+		s.stage(c.Name)
+	}
 	return info.Config.Metadata, info.State, nil
 }
 
