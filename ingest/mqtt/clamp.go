@@ -45,11 +45,11 @@ func (s *session) clamp(p int, end uint64) {
 	for _, sub := range s.replaced {
 		sub.until[p] = min(sub.until[p], end)
 	}
-	// What is under way was not lost to its client. Its sequence means another
-	// message from here on.
+	// What is under way was not lost to its client, and cannot be sent again. Its
+	// sequence means another message from here on.
 	for i := s.flightHead; i != s.flightTail; i++ {
 		if f := &s.flights[i%uint64(len(s.flights))]; int(f.part) == p && f.seq > end && !f.retained && f.share == nil {
-			f.seq = end + 1
+			f.seq = 0
 		}
 	}
 	s.advance()

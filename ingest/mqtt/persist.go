@@ -420,8 +420,9 @@ func (s *session) record(now time.Time, final bool) []byte {
 	for i := s.flightHead; i != s.flightTail; i++ {
 		f := s.flights[i%uint64(len(s.flights))]
 		if f.share != nil {
-			f.done = true // its group's record has it
+			f.seq = 0 // its group's record has it
 		}
+		f.done = f.done || f.seq == 0
 		r.flights = append(r.flights, f)
 		if f.retained {
 			if r.names == nil {

@@ -83,7 +83,7 @@ func (s *session) cursors() []uint64 {
 		at[p] = s.position(p)
 	}
 	for i := s.flightHead; i != s.flightTail; i++ {
-		if f := s.flight(i); f != nil && !f.retained && f.share == nil {
+		if f := s.flight(i); f != nil && f.seq > 0 && !f.retained && f.share == nil {
 			at[f.part] = min(at[f.part], f.seq-1)
 		}
 	}

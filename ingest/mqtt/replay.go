@@ -536,18 +536,15 @@ func (v *replay) offer(g *group, t ticket, e *event.Event, now time.Time, from *
 	counter, again := s.sentBefore(v.p, e.Seq)
 	if again {
 		if !s.turn(counter) {
-			s.write()
-			if !s.turn(counter) {
-				v.park(r, e.Seq-1)
-				return false
-			}
+			v.park(r, e.Seq-1)
+			return false
 		}
 		s.resend(&v.x, e, counter, now)
 		v.x.reset(e, now)
 		pl.again = pl.again[1:]
 		s.advance()
 		s.pump()
-	} else {
+	} else if !s.passed(v.p, e.Seq) {
 		sub := t.sub
 		if sub == nil || e.QoS == 0 || !sub.holds(e) || sub.noLocal && e.ClientID == s.c.id {
 			return false
@@ -555,7 +552,7 @@ func (v *replay) offer(g *group, t ticket, e *event.Event, now time.Time, from *
 		if s.may(e) {
 			retain := e.Retain && sub.retainAsPublished
 			switch {
-			case s.clear() && s.roomOrWrite():
+			case s.clear() && s.hasRoom():
 				s.send(&v.x, 1, retain, s.ids(sub, e), false)
 			case s.window < replayQueue && len(s.retained) == 0 && len(s.queue) < replayQueue && s.queueBytes+e.Size() <= s.c.s.safety.QueuedBytes:
 				s.queue = append(s.queue, waiting{e, sub, retain})
@@ -820,15 +817,3 @@ func (s *session) unpark() {
 // clear reports that nothing waits to be sent before a late message. The caller
 // holds s.mu.
 func (s *session) clear() bool { return len(s.retained) == 0 && len(s.queue) == 0 }
-
-// roomOrWrite is hasRoom, after writing what is in the buffer where that helps.
-// The caller holds s.mu.
-func (s *session) roomOrWrite() bool {
-	if s.hasRoom() {
-		return true
-	}
-	if s.buf != nil && s.slow() {
-		s.write()
-	}
-	return s.hasRoom()
-}

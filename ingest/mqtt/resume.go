@@ -159,6 +159,15 @@ func (s *session) sentBefore(p int, seq uint64) (counter uint64, ok bool) {
 	return 0, false
 }
 
+// passed reports whether an earlier connection came by seq in partition p, which
+// is not among what is to be sent again: it was acknowledged, or could not be sent.
+// A new flight for it might wait for ever for room that those behind it take. The
+// caller holds s.mu.
+func (s *session) passed(p int, seq uint64) bool {
+	again := s.places[p].again
+	return len(again) > 0 && seq < again[len(again)-1].seq && s.c.dialect == nil
+}
+
 // turn reports whether the message of a flight may be sent again now: a client
 // may have come back with a smaller window. The caller holds s.mu.
 func (s *session) turn(counter uint64) bool {

@@ -31,7 +31,7 @@ type subscription struct {
 
 // flight is a QoS 1 message sent and not acknowledged.
 type flight struct {
-	seq      uint64
+	seq      uint64 // 0: settled, and nothing of the session's own reading
 	part     uint16
 	done     bool
 	retained bool // a retained message: its place on the log is an older one
@@ -167,10 +167,18 @@ func (s *session) write() {
 	}
 }
 
-// slow reports that the client's socket takes no more for now. The caller holds
-// s.mu.
+// slow reports that the client's socket takes no more for now. What is in the
+// buffer counts; where it is that alone it is written first, since nobody is told
+// when that is over. The caller holds s.mu.
 func (s *session) slow() bool {
-	return s.c.out.Pending()+len(s.buf) >= s.c.s.safety.PendingBytes
+	most := s.c.s.safety.PendingBytes
+	if s.c.out.Pending()+len(s.buf) < most {
+		return false
+	}
+	if s.buf != nil {
+		s.write()
+	}
+	return s.c.out.Pending() >= most
 }
 
 // hasRoom reports whether a QoS 1 message can be sent now. The caller holds
@@ -343,10 +351,15 @@ func (s *session) flight(counter uint64) *flight {
 	return nil
 }
 
-// advance takes what is settled off the head of the flights. The caller holds
-// s.mu.
+// advance takes what is settled off the head of the flights. Of one partition
+// they are in the log's order, so all up to one that goes is settled: the session
+// need not read there again, where it reads what an earlier connection was sent.
+// A dialect may have sent an older message late. The caller holds s.mu.
 func (s *session) advance() {
 	for s.flightHead != s.flightTail && s.flights[s.flightHead%uint64(len(s.flights))].done {
+		if f := &s.flights[s.flightHead%uint64(len(s.flights))]; f.seq > 0 && !f.retained && s.c.dialect == nil {
+			s.places[f.part].after = max(s.places[f.part].after, f.seq)
+		}
 		if s.names != nil {
 			delete(s.names, s.flightHead)
 		}
@@ -397,6 +410,9 @@ func (s *session) take(pid uint16) (_ flight, ok bool) {
 	at := &s.flights[(s.flightHead+ahead)%uint64(len(s.flights))]
 	f := *at
 	at.done, at.share, at.e = true, nil, nil
+	if f.share != nil {
+		at.seq = 0
+	}
 	if s.persistent {
 		s.changed()
 	}

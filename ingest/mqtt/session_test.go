@@ -831,3 +831,31 @@ func TestACrowdReturns(t *testing.T) {
 		r.stop()
 	}
 }
+
+// What an earlier connection was sent and has acknowledged is over, also while the
+// one before it was not: it is neither sent again, nor does it need room that those
+// behind it take.
+func TestAcknowledgedBeyondTheHead(t *testing.T) {
+	s := newSession(&client{s: start(t, nil).s}, 2)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restore(&record{
+		cursor: []uint64{0, 10}, dup: []uint64{4, 12},
+		flights: []flight{{seq: 1}, {seq: 11, part: 1, done: true}, {seq: 2, done: true}, {seq: 3, done: true}, {seq: 5}},
+	})
+	if at := s.cursors(); !slices.Equal(at, []uint64{0, 10}) {
+		t.Fatal(at)
+	}
+	for seq, want := range map[uint64]bool{2: true, 4: true, 5: false, 6: false} {
+		if s.passed(0, seq) != want {
+			t.Errorf("%d was passed: %t", seq, !want)
+		}
+	}
+	if _, ok := s.take(packetID(0)); !ok {
+		t.Fatal("the head is not under way")
+	}
+	// The session has read nothing of it yet.
+	if at := s.cursors(); !slices.Equal(at, []uint64{3, 11}) || s.flightHead != 4 {
+		t.Errorf("settled up to %v, head %d", at, s.flightHead)
+	}
+}

@@ -391,7 +391,7 @@ func (s *session) takeShared(x *encoder, sub *subscription, dup bool) shareResul
 	defer s.mu.Unlock()
 	qos := min(e.QoS, sub.qos)
 	switch {
-	case s.closed || qos == 0 && s.slow() || qos == 1 && !(s.clear() && s.roomOrWrite()):
+	case s.closed || qos == 0 && s.slow() || qos == 1 && !(s.clear() && s.hasRoom()):
 		return shareFull
 	case !s.may(e):
 		return shareDenied

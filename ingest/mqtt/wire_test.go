@@ -113,6 +113,13 @@ type peer struct {
 	nc net.Conn
 	r  *bufio.Reader
 	v5 bool
+
+	early []received // deliveries that came before a PUBACK that was waited for
+}
+
+type received struct {
+	h    byte
+	body []byte
 }
 
 func (r *rig) dial() *peer {
@@ -164,6 +171,15 @@ func (p *peer) send(b ...[]byte) {
 }
 
 func (p *peer) read() (h byte, body []byte, err error) {
+	if len(p.early) > 0 {
+		e := p.early[0]
+		p.early = p.early[1:]
+		return e.h, e.body, nil
+	}
+	return p.readNext()
+}
+
+func (p *peer) readNext() (h byte, body []byte, err error) {
 	p.nc.SetReadDeadline(time.Now().Add(60 * time.Second))
 	if h, err = p.r.ReadByte(); err != nil {
 		return 0, nil, err
@@ -177,10 +193,18 @@ func (p *peer) read() (h byte, body []byte, err error) {
 	return h, body, err
 }
 
-// expect returns the body of the next packet, which has type typ.
+// expect returns the body of the next packet, which has type typ. Between a PUBACK
+// and a delivery, which may be of the same message, there is no order.
 func (p *peer) expect(typ byte) (h byte, body []byte) {
 	p.t.Helper()
-	h, body, err := p.read()
+	var err error
+	if typ == packets.Puback {
+		for h, body, err = p.readNext(); err == nil && h>>4 == packets.Publish; h, body, err = p.readNext() {
+			p.early = append(p.early, received{h, body})
+		}
+	} else {
+		h, body, err = p.read()
+	}
 	if err != nil {
 		p.t.Fatalf("waiting for packet type %d: %v", typ, err)
 	}
