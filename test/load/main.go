@@ -102,7 +102,11 @@ func main() {
 	f.DurationVar(&s.warmup, "warmup", 2*time.Second, "how long to run before counting")
 	f.StringVar(&s.results, "results", "out/results", "pipeline: `topic` a rule publishes its results on")
 	f.IntVar(&s.share, "share", 10, "pipeline: one message in this many makes a result")
-	f.IntVar(&s.messages, "messages", 200_000, "pipeline: how many to publish; return: missed by each session")
+	messages := 200_000
+	if os.Args[1] == "return" {
+		messages = 1000
+	}
+	f.IntVar(&s.messages, "messages", messages, "pipeline: how many to publish; return: missed by each session")
 	f.Int64Var(&s.maxLag, "max-lag", 20_000, "pipeline: publishers wait while results are this many messages behind")
 	f.IntVar(&s.rate, "rate", 2000, "latency, shadow, fanin, slow: messages a second; enrol: devices a second; handshakes: as many a second, 0 as fast as it goes")
 	f.IntVar(&s.things, "things", 1000, "shadow: how many shadows are updated")

@@ -356,6 +356,29 @@ func (c *conn) write(b []byte, wait func() error) error {
 	return nil
 }
 
+// ask sends requests whole, or ends the connection at deadline.
+func (c *conn) ask(b []byte, deadline time.Time) error {
+	return c.write(b, func() error {
+		if time.Now().After(deadline) {
+			return errTimeout
+		}
+		return nil
+	})
+}
+
+// answer is read for those that wait no longer than deadline; the connection ends
+// with the first error, as what is not read any more would be in the way.
+func (c *conn) answer(deadline time.Time) (frame, error) {
+	f, err := c.read(deadline)
+	if err == errWait {
+		err = errTimeout
+	}
+	if err != nil {
+		c.close()
+	}
+	return f, err
+}
+
 // request sends one request and returns a copy of its answer's payload.
 // Header-only answers (no responders, batch ends) are an error.
 func (c *conn) request(subject string, payload []byte, timeout time.Duration) ([]byte, error) {
@@ -366,23 +389,13 @@ func (c *conn) request(subject string, payload []byte, timeout time.Duration) ([
 	b = append(append(append(append(b, ' '), c.inbox...), '.'), tok...)
 	b = strconv.AppendInt(append(b, ' '), int64(len(payload)), 10)
 	b = append(append(append(b, "\r\n"...), payload...), "\r\n"...)
-	late := func() error {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: %w", subject, errTimeout)
-		}
-		return nil
-	}
-	if err := c.write(b, late); err != nil {
-		return nil, err
+	if err := c.ask(b, deadline); err != nil {
+		return nil, fmt.Errorf("%s: %w", subject, err)
 	}
 	for {
-		f, err := c.read(deadline)
-		if err == errWait {
-			c.dead = fmt.Errorf("%s: %w", subject, errTimeout)
-			return nil, c.dead
-		}
+		f, err := c.answer(deadline)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", subject, err)
 		}
 		if string(c.tokenOf(f)) != tok {
 			continue // a late answer to a request that was given up

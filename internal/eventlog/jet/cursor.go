@@ -81,21 +81,12 @@ func (k *Cursor) read(max, maxBytes int, f func(*Message) error) (n int, err err
 	req := fmt.Sprintf(`{"batch":%d,"max_bytes":%d,"no_wait":true}`, max, maxBytes)
 	b := fmt.Appendf(nil, "PUB $JS.API.CONSUMER.MSG.NEXT.%s.%s %s.%s %d\r\n%s\r\n", k.stream, k.name, c.inbox, tok, len(req), req)
 	deadline := time.Now().Add(k.s.o.Deadline)
-	late := func() error {
-		if time.Now().After(deadline) {
-			return errTimeout
-		}
-		return nil
-	}
-	if err := c.write(b, late); err != nil {
+	if err := c.ask(b, deadline); err != nil {
 		return 0, err
 	}
 	var m Message
 	for n < max {
-		fr, err := c.read(deadline)
-		if err == errWait {
-			return n, errTimeout
-		}
+		fr, err := c.answer(deadline)
 		if err != nil {
 			return n, err
 		}

@@ -75,22 +75,13 @@ func (s *Store) Fetch(q Query, f func(*Message) error) (end bool, err error) {
 		b = append(strconv.AppendInt(b, int64(len(req)), 10), "\r\n"...)
 		b = append(append(b, req...), "\r\n"...)
 		deadline := time.Now().Add(s.o.Deadline)
-		if err := c.write(b, func() error {
-			if time.Now().After(deadline) {
-				return errTimeout
-			}
-			return nil
-		}); err != nil {
+		if err := c.ask(b, deadline); err != nil {
 			return err
 		}
 		var m Message
 		for {
-			fr, err := c.read(deadline)
+			fr, err := c.answer(deadline)
 			if err != nil {
-				if err == errWait {
-					err = errTimeout
-				}
-				c.close()
 				return err
 			}
 			if string(c.tokenOf(fr)) != tok {
@@ -149,22 +140,13 @@ func (s *Store) Read(stream string, from, to uint64, f func(*Message) error) err
 			b = append(append(b, body...), "}\r\n"...)
 		}
 		deadline := time.Now().Add(s.o.Deadline)
-		if err := c.write(b, func() error {
-			if time.Now().After(deadline) {
-				return errTimeout
-			}
-			return nil
-		}); err != nil {
+		if err := c.ask(b, deadline); err != nil {
 			return err
 		}
 		var m Message
 		for base := handed; handed <= to; {
-			fr, err := c.read(deadline)
+			fr, err := c.answer(deadline)
 			if err != nil {
-				if err == errWait {
-					err = errTimeout
-				}
-				c.close()
 				return err
 			}
 			n, err := strconv.ParseUint(string(c.tokenOf(fr)), 36, 64)
@@ -214,21 +196,12 @@ func (s *Store) last(stream, subject string) (m Message, ok bool, err error) {
 		b := append([]byte("PUB $JS.API.DIRECT.GET."+stream+" "+c.inbox+"."+tok+" "), strconv.Itoa(len(req))...)
 		b = append(append(append(b, "\r\n"...), req...), "\r\n"...)
 		deadline := time.Now().Add(s.o.Deadline)
-		if err := c.write(b, func() error {
-			if time.Now().After(deadline) {
-				return errTimeout
-			}
-			return nil
-		}); err != nil {
+		if err := c.ask(b, deadline); err != nil {
 			return err
 		}
 		for {
-			fr, err := c.read(deadline)
+			fr, err := c.answer(deadline)
 			if err != nil {
-				if err == errWait {
-					err = errTimeout
-				}
-				c.close()
 				return err
 			}
 			if string(c.tokenOf(fr)) != tok {
