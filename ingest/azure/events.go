@@ -258,20 +258,9 @@ func (h *Hub) twinsTold(ctx context.Context) (at []uint64, revision uint64, err 
 	for p := range h.o.Log.Partitions() {
 		at = append(at, h.o.Log.Committed(p))
 	}
-	e, err := h.o.Bucket.Get(ctx, twinsKey)
-	if errs.Is(err, errs.NotFound) {
-		return at, 0, nil
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	var kept []uint64
-	if json.Unmarshal(e.Value, &kept) == nil {
-		for p := range min(len(kept), len(at)) {
-			at[p] = min(at[p], kept[p])
-		}
-	}
-	return at, e.Revision, nil
+	kept, revision, err := h.kept(ctx, twinsKey)
+	copy(at, kept)
+	return at, revision, err
 }
 
 // tellTwinsOf tells of what there is in one partition, waiting a moment for it,

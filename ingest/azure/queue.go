@@ -113,21 +113,29 @@ const lowKey = "queue.low"
 // lows reads those positions.
 func (h *Hub) lows(ctx context.Context) ([]uint64, error) {
 	low := make([]uint64, h.o.Log.Partitions())
-	e, err := h.o.Bucket.Get(ctx, lowKey)
+	kept, _, err := h.kept(ctx, lowKey)
+	copy(low, kept)
+	return low, err
+}
+
+// kept returns the positions that are kept under a key, one for each partition
+// there was then; none where there are none. A lost tail's sequences are used
+// again, so none lies behind the log's end.
+func (h *Hub) kept(ctx context.Context, key string) (at []uint64, revision uint64, err error) {
+	e, err := h.o.Bucket.Get(ctx, key)
 	if errs.Is(err, errs.NotFound) {
-		return low, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, errs.E("azure.Queue", errs.KindOf(err), err)
+		return nil, 0, errs.E("azure.kept", errs.KindOf(err), err)
 	}
-	var kept []uint64
-	if json.Unmarshal(e.Value, &kept) == nil {
-		copy(low, kept)
+	if json.Unmarshal(e.Value, &at) != nil || len(at) > h.o.Log.Partitions() {
+		return nil, e.Revision, nil
 	}
-	for p := range low {
-		low[p] = min(low[p], h.o.Log.Committed(p)) // a lost tail's sequences are used again
+	for p := range at {
+		at[p] = min(at[p], h.o.Log.Committed(p))
 	}
-	return low, nil
+	return at, e.Revision, nil
 }
 
 // keepLow saves the positions now and then until ctx ends, so that a start need
