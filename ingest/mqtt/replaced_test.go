@@ -28,7 +28,9 @@ func TestReplacedSubscriptionLosesNothing(t *testing.T) {
 				pub.puback()
 			}
 			d := sub.wants("1", false)
-			sub.subscribeWith(nil, 0, "t")
+			if code := sub.subscribeWith(nil, 0, "t")[0]; code != 0 {
+				t.Fatalf("the subscription is answered %#x", code)
+			}
 			switch how {
 			case "away":
 				r.leave(sub, "sub")
