@@ -27,6 +27,7 @@ type fakeLog struct {
 	follows   int
 	read      int      // events looked at by followers
 	losses    []uint64 // ends that the log went back to
+	untold    uint64   // messages of other processes that this one has not been told of
 }
 
 type appended struct {
@@ -52,6 +53,8 @@ func (l *fakeLog) Committed(p int) uint64 {
 	defer l.mu.Unlock()
 	return l.committed[p]
 }
+
+func (l *fakeLog) Newest(p int) (uint64, error) { return l.Committed(p) + l.untold, nil }
 
 func (l *fakeLog) Append(ctx context.Context, e *event.Event, r eventlog.Receipt, token uint64) error {
 	l.mu.Lock()

@@ -12,6 +12,9 @@ type Log interface {
 	Partitions() int
 	// Committed returns the last committed sequence of partition p.
 	Committed(p int) uint64
+	// Newest returns the last sequence there is: another process may have
+	// appended what this one has not been told of yet.
+	Newest(p int) (uint64, error)
 	// Append queues e and returns; r is told of the outcome. It blocks while
 	// the log's queue is full, which is what slows publishers down.
 	Append(ctx context.Context, e *event.Event, r eventlog.Receipt, token uint64) error

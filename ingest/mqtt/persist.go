@@ -550,7 +550,12 @@ func (c *client) load(k stored) (*record, *fault) {
 	r.clamp(s.log.Committed)
 	if k.unsure {
 		for p := range r.dup {
-			r.dup[p] = s.log.Committed(p)
+			// Another gateway may have sent what this one does not know of yet.
+			newest, err := s.log.Newest(p)
+			if err != nil {
+				return nil, faultf(codeUnavailable, "unavailable", errs.Text(err))
+			}
+			r.dup[p] = max(s.log.Committed(p), newest)
 		}
 	}
 	return r, nil

@@ -859,3 +859,27 @@ func TestAcknowledgedBeyondTheHead(t *testing.T) {
 		t.Errorf("settled up to %v, head %d", at, s.flightHead)
 	}
 }
+
+// Of a session whose last record is not its last state, all that there was to send
+// counts as sent before, also what only another gateway knows of.
+func TestTakenOverWithoutItsLastState(t *testing.T) {
+	l, b := newFakeLog(1), newFakeBucket()
+	r := start(t, persist(b, func(o *Options) { o.Log = l }))
+	p, _ := r.resume(5, "p")
+	p.subscribe("t")
+	pub := r.connect(4, "pub")
+	pub.publish("t", 1, 1, "1")
+	pub.puback()
+	p.wants("1", false)
+	r.leave(p, "p")
+	r.s.sessions.set("p", stored{unsure: true})
+	l.untold = 3
+	p, _ = r.resume(5, "p")
+	p.wants("1", true)
+	l.untold = 0
+	for i := 2; i <= 6; i++ {
+		pub.publish("t", 1, uint16(i), fmt.Sprint(i))
+		pub.puback()
+		p.wants(fmt.Sprint(i), i <= 4)
+	}
+}

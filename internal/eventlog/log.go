@@ -390,6 +390,14 @@ func (l *Log) Publish(ctx context.Context, e *event.Event) error {
 // process; 0 where it is empty. Followers get there within a moment.
 func (l *Log) Committed(p int) uint64 { return l.parts[p].line.end.Load() }
 
+// Newest returns the last sequence of partition p that there is, by whichever
+// process, committed or about to be.
+// Errors: errs.Unavailable.
+func (l *Log) Newest(p int) (uint64, error) {
+	st, err := l.store.State(l.parts[p].stream)
+	return st.LastSeq, err
+}
+
 // First returns the first sequence of partition p that has not been trimmed.
 func (l *Log) First(p int) uint64 { return l.parts[p].first.Load() }
 
