@@ -46,10 +46,17 @@ func (s *session) clamp(p int, end uint64) {
 		sub.until[p] = min(sub.until[p], end)
 	}
 	// What is under way was not lost to its client, and cannot be sent again. Its
-	// sequence means another message from here on.
+	// sequence means another message from here on, as does that of what waits.
 	for i := s.flightHead; i != s.flightTail; i++ {
 		if f := &s.flights[i%uint64(len(s.flights))]; int(f.part) == p && f.seq > end && !f.retained && f.share == nil {
 			f.seq = 0
+		}
+	}
+	for i := range s.queue {
+		if w := &s.queue[i]; int(w.e.Partition) == p && w.e.Seq > end {
+			e := *w.e
+			e.Seq = 0
+			w.e = &e
 		}
 	}
 	s.advance()

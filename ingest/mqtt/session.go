@@ -303,7 +303,7 @@ func (s *session) send(x *encoder, qos byte, retain bool, ids []uint32, retained
 	if !ok || qos == 0 {
 		return
 	}
-	if !retained && e.Seq <= s.places[e.Partition].dup {
+	if !retained && e.Seq > 0 && e.Seq <= s.places[e.Partition].dup {
 		s.buf[at] |= duplicate
 		s.c.s.m.redeliveries.Inc()
 	}
