@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // telemetry returns the n-th message of a publisher: 208 bytes of JSON like a
@@ -71,6 +73,35 @@ func cpuTime(pid int) time.Duration {
 	user, _ := strconv.Atoi(f[11])
 	system, _ := strconv.Atoi(f[12])
 	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// machineTime returns how much CPU time the hypervisor of a virtual machine has
+// not given it, and all there was, in ticks.
+func machineTime() (stolen, all int64) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line) {
+		n, _ := strconv.ParseInt(f, 10, 64)
+		if i >= 1 && i <= 8 { // user, nice, system, idle, iowait, irq, softirq, steal
+			all += n
+		}
+		if i == 8 {
+			stolen = n
+		}
+	}
+	return stolen, all
+}
+
+// sleepUntil is time.Sleep for less than a millisecond, which the runtime's timers
+// may round up to one.
+func sleepUntil(due time.Time) {
+	if d := time.Until(due); d > 0 {
+		t := unix.NsecToTimespec(int64(d))
+		_ = unix.Nanosleep(&t, nil)
+	}
 }
 
 // resident returns the memory of a process, in bytes.
