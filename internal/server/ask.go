@@ -25,8 +25,10 @@ type question struct {
 	Within    int64           `json:"within,omitempty"` // milliseconds the one who asks waits; 0: not said
 }
 
-// reply is the head of an answer.
+// reply is the head of an answer, or says that one is being worked on.
 type reply struct {
+	Working bool `json:"working,omitempty"`
+
 	Failed bool            `json:"failed,omitempty"`
 	Kind   errs.Kind       `json:"kind,omitempty"`
 	Text   string          `json:"text,omitempty"` // of the error
@@ -36,6 +38,8 @@ type reply struct {
 const (
 	askPatience   = 10 * time.Second // where the one who asks has no limit of its own
 	answersAtOnce = 512              // of one endpoint
+	workingEvery  = time.Second      // how often it is said that an answer is being worked on
+	silence       = 10 * time.Second // after which whoever was asked counts as gone
 	flushPatience = 5 * time.Second  // until the NATS server knows what this process answers
 )
 
@@ -89,20 +93,36 @@ func (v *services) ask(ctx context.Context, who, subject string, q question, arg
 	if most := v.nc.MaxPayload(); int64(len(b)) > most {
 		return nil, errs.Errorf(op, errs.TooLarge, "%d bytes for %s: the NATS server takes messages of %d (max_payload)", len(b), who, most)
 	}
-	m, err := v.nc.RequestWithContext(ctx, subject, b)
-	switch {
-	case errors.Is(err, nats.ErrNoResponders):
-		return nil, errs.Errorf(op, errs.Unavailable, "no process is there for %s", who)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		return nil, errs.Errorf(op, errs.Timeout, "%s did not answer in time", who)
-	case err != nil:
+	inbox := v.nc.NewInbox()
+	sub, err := v.nc.SubscribeSync(inbox)
+	if err == nil {
+		defer func() { _ = sub.Unsubscribe() }()
+		err = v.nc.PublishRequest(subject, inbox, b)
+	}
+	if err != nil {
 		return nil, errs.Errorf(op, errs.Unavailable, "%s cannot be asked: %w", who, err)
 	}
-	var r reply
-	out, err := unframe(m.Data, &r)
+	r, out := reply{Working: true}, []byte(nil)
+	for r.Working {
+		within, cancel := context.WithTimeout(ctx, silence)
+		m, err := sub.NextMsgWithContext(within)
+		cancel()
+		switch {
+		case errors.Is(err, nats.ErrNoResponders):
+			return nil, errs.Errorf(op, errs.Unavailable, "no process is there for %s", who)
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			return nil, errs.Errorf(op, errs.Timeout, "%s has not been heard of for %v; what became of the question is not known", who, silence)
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+			return nil, errs.Errorf(op, errs.Timeout, "%s did not answer in time", who)
+		case err != nil:
+			return nil, errs.Errorf(op, errs.Unavailable, "%s cannot be asked: %w", who, err)
+		}
+		r = reply{}
+		if out, err = unframe(m.Data, &r); err != nil {
+			return nil, errs.E(op, errs.Internal, err)
+		}
+	}
 	switch {
-	case err != nil:
-		return nil, errs.E(op, errs.Internal, err)
 	case r.Failed:
 		return nil, errs.Errorf(op, r.Kind, "%s", r.Text)
 	case answer != nil && len(r.Answer) > 0:
@@ -175,10 +195,34 @@ func (e *endpoint) respond(r micro.Request) {
 		if q.Within > 0 {
 			ctx, cancel = context.WithTimeout(e.ctx, time.Duration(q.Within)*time.Millisecond)
 		}
+		quiet := e.working(r)
 		answer, out, err = e.answer(ctx, &q, body)
+		quiet()
 		cancel()
 	}
 	e.reply(r, answer, out, err)
+}
+
+// working says now and then that the answer to r is being worked on, until quiet
+// has returned.
+func (e *endpoint) working(r micro.Request) (quiet func()) {
+	done := make(chan struct{})
+	var saying sync.WaitGroup
+	saying.Go(func() {
+		t := time.NewTicker(workingEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				if b, err := frame(reply{Working: true}, nil); err == nil {
+					_ = e.v.nc.Publish(r.Reply(), b) // who asks notices where it does not come
+				}
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() { close(done); saying.Wait() }
 }
 
 func (e *endpoint) reply(r micro.Request, answer any, out []byte, err error) {

@@ -106,3 +106,38 @@ func TestAsk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who is asked may take its time as long as it says so; one that is gone is not
+// waited for.
+func TestAskedForLong(t *testing.T) {
+	t.Parallel()
+	nc, err := nats.Connect(natstest.Start(t).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	v := &services{s: &Server{logger: slog.New(slog.DiscardHandler)}, nc: nc}
+	run := &answering{v: v, ctx: t.Context()}
+	err = run.add("weir-test", "A test", false, map[string]micro.Handler{"weir.test.ask": run.endpoint(func(context.Context, *question, []byte) (any, []byte, error) {
+		time.Sleep(2*workingEvery + workingEvery/2)
+		return nil, []byte("done"), nil
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := v.ask(t.Context(), "the test", "weir.test.ask", question{}, nil, nil, nil); err != nil || string(out) != "done" {
+		t.Errorf("%q %v", out, err)
+	}
+	if err := run.stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := nc.Subscribe("weir.test.gone", func(*nats.Msg) {}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*silence)
+	defer cancel()
+	_, err = v.ask(ctx, "the test", "weir.test.gone", question{}, nil, nil, nil)
+	if !errs.Is(err, errs.Timeout) || !strings.Contains(errs.Text(err), "has not been heard of") {
+		t.Error(err)
+	}
+}

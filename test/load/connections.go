@@ -12,7 +12,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -201,22 +200,8 @@ var (
 
 // heap asks the server for its heap profile; nil where it serves none.
 func (s settings) heap() *profile {
-	token, err := os.ReadFile(s.token)
+	b, err := s.ask("heap?gc=1&debug=1")
 	if err != nil {
-		return nil
-	}
-	req, err := http.NewRequest("GET", s.api+"/debug/pprof/heap?gc=1&debug=1", nil)
-	if err != nil {
-		return nil
-	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK {
 		return nil
 	}
 	p := &profile{map[string]int64{}, map[string]int64{}}

@@ -26,6 +26,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -64,6 +65,7 @@ type settings struct {
 	durability string
 	tlsAddr    string
 	api, token string
+	profile    string
 
 	clients     int
 	subscribers int
@@ -92,6 +94,7 @@ func main() {
 	f.StringVar(&s.durability, "durability", "os", "of the Weir that is started")
 	f.StringVar(&s.api, "api", "http://127.0.0.1:8080", "control API of the server")
 	f.StringVar(&s.token, "token", "", "`file` of its admin token")
+	f.StringVar(&s.profile, "profile", "", "`file` for a CPU profile of the server while it is measured (debug.pprof, -api, -token)")
 	f.IntVar(&s.clients, "clients", 5000, "idle, storm: TLS connections")
 	f.IntVar(&s.subscribers, "subscribers", 200, "fanout: subscribers")
 	f.DurationVar(&s.patience, "patience", 30*time.Second, "storm: how long a client waits for its CONNACK before it tries again")
@@ -139,8 +142,14 @@ func measure(s settings, run func(settings) error) error {
 		}
 		defer stop()
 	}
+	profiled := make(chan error, 1)
+	if s.profile != "" {
+		go func() { profiled <- s.writeProfile() }()
+	} else {
+		profiled <- nil
+	}
 	stolen, all := machineTime()
-	err := run(s)
+	err := errors.Join(run(s), <-profiled)
 	if stolenNow, allNow := machineTime(); allNow > all {
 		fmt.Printf("the hypervisor kept %.1f %% of the machine's CPU time to itself\n", 100*float64(stolenNow-stolen)/float64(allNow-all))
 	}

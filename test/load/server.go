@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -104,4 +107,36 @@ func (s *settings) findOwn(dir, data string, ended <-chan struct{}) error {
 	}
 	s.cert, s.key = filepath.Join(device, "certificate.pem"), filepath.Join(device, "private.key")
 	return nil
+}
+
+// ask returns one of the server's profiles.
+func (s *settings) ask(what string) ([]byte, error) {
+	token, err := os.ReadFile(s.token)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequest("GET", s.api+"/debug/pprof/"+what, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", what, res.Status)
+	}
+	return io.ReadAll(res.Body)
+}
+
+// writeProfile writes what the server spends its CPU on while it is measured.
+func (s *settings) writeProfile() error {
+	time.Sleep(s.warmup)
+	b, err := s.ask(fmt.Sprintf("profile?seconds=%d", max(1, int(s.duration.Seconds()))))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.profile, b, 0o600)
 }
