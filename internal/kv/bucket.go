@@ -18,7 +18,7 @@ import (
 type Config struct {
 	Name    string // letters, digits, - and _
 	History int    // values kept of each key; default 1, at most MaxHistory
-	Singles bool   // no Commit has several changes; with a history what waits together is then committed faster
+	Singles bool   // no Commit has several changes; with a history commits then need one sync less
 }
 
 // Entry is one value of a key.

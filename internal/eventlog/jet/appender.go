@@ -83,6 +83,8 @@ type Appender[T Unit] struct {
 	// Of the goroutine of Run.
 	conn     *conn
 	gen      uint64
+	redo     *redo  // nil: the server completes batches by itself, or need not
+	end      uint64 // last sequence of the stream
 	prefix   string // of batch ids; new with every connection
 	batches  uint64
 	buf      []byte // what is written
@@ -98,7 +100,7 @@ type Appender[T Unit] struct {
 // NewAppender returns an appender for a stream made by Ensure. Run must be
 // running for Append to end.
 func NewAppender[T Unit](s *Store, c AppenderConfig[T]) *Appender[T] {
-	return &Appender[T]{c: c, s: s, wake: make(chan struct{}, 1), pace: newPace(s.stages(c.Stream))}
+	return &Appender[T]{c: c, s: s, wake: make(chan struct{}, 1), pace: newPace(s.stages())}
 }
 
 // Append queues u. It blocks while the queue is full, and queues nothing once ctx
@@ -201,6 +203,7 @@ func (a *Appender[T]) Run(ctx context.Context) error {
 		if a.conn != nil {
 			a.conn.close()
 		}
+		a.closeRedo()
 	}()
 	idle := time.NewTimer(time.Hour)
 	defer idle.Stop()
@@ -594,6 +597,12 @@ func (a *Appender[T]) oneBatch(units []T, res []Result, messages, size int) bool
 	bid := strconv.AppendUint(append(id[:0], a.prefix...), a.batches, 36)
 	b := a.buf[:0]
 	k := 0
+	if err := a.record(units); err != nil {
+		for i := range res {
+			res[i].Err = errs.E("jet.Append", errs.Unavailable, err)
+		}
+		return true
+	}
 	for i := range units {
 		u := &units[i]
 		for j, n := 0, (*u).Len(); j < n; j++ {
@@ -639,6 +648,11 @@ func (a *Appender[T]) oneBatch(units []T, res []Result, messages, size int) bool
 				a.unknown(units, res, err)
 				return true
 			}
+			if err := a.unrecord(); err != nil {
+				clear(res)
+				a.unknown(units, res, err)
+				return true
+			}
 			return false
 		}
 		if ack.count != uint64(messages) {
@@ -649,6 +663,7 @@ func (a *Appender[T]) oneBatch(units []T, res []Result, messages, size int) bool
 			a.unknown(units, res, errReopen)
 			return true
 		}
+		a.end = ack.seq
 		seq := ack.seq - uint64(messages)
 		for i := range units {
 			seq += uint64(units[i].Len())
@@ -657,6 +672,54 @@ func (a *Appender[T]) oneBatch(units []T, res []Result, messages, size int) bool
 		a.used += int64(size + messages*perRecord)
 		return true
 	}
+}
+
+// openRedo completes what was cut off, opens the stream's redo file where it needs
+// one, and returns the stream's state.
+func (a *Appender[T]) openRedo() (st StreamState, err error) {
+	a.closeRedo()
+	if a.s.Embedded() {
+		if err := a.s.recover(a.c.Stream); err != nil {
+			return st, err
+		}
+	}
+	if a.s.redoes(a.c.Stream) {
+		if a.redo, err = a.s.openRedo(a.c.Stream); err != nil {
+			return st, err
+		}
+	}
+	return a.s.State(a.c.Stream)
+}
+
+func (a *Appender[T]) closeRedo() {
+	if a.redo != nil {
+		a.redo.f.Close()
+		a.redo = nil
+	}
+}
+
+// record makes a batch durable in the stream's redo file, where there is one.
+func (a *Appender[T]) record(units []T) error {
+	if a.redo == nil {
+		return nil
+	}
+	a.redo.begin(a.end)
+	for i := range units {
+		u := &units[i]
+		for j, n := 0, (*u).Len(); j < n; j++ {
+			a.hdr = (*u).AppendHeader(a.hdr[:0], j)
+			a.redo.add((*u).AppendSubject(nil, j), a.hdr, (*u).Payload(j))
+		}
+	}
+	return a.redo.commit()
+}
+
+// unrecord takes a batch back that was refused.
+func (a *Appender[T]) unrecord() error {
+	if a.redo == nil {
+		return nil
+	}
+	return a.redo.clear()
 }
 
 // appendBody adds the sizes, the header and the payload of an HPUB.
@@ -715,6 +778,7 @@ func (a *Appender[T]) plain(units []T, res []Result, size int) bool {
 			continue
 		}
 		res[n-first] = Result{Seq: ack.seq}
+		a.end = max(a.end, ack.seq)
 	}
 	a.used += int64(size + len(units)*perRecord)
 	if gone == nil && !a.s.trusts(a.gen) {
@@ -808,8 +872,8 @@ func (a *Appender[T]) connect(ctx context.Context) bool {
 			c, err := a.s.dial()
 			if err == nil {
 				var st StreamState
-				if st, err = a.s.State(a.c.Stream); err == nil {
-					a.conn, a.gen = c, gen
+				if st, err = a.openRedo(); err == nil {
+					a.conn, a.gen, a.end = c, gen, st.LastSeq
 					a.prefix, a.batches = nuid.Next()[12:], 0
 					a.used = int64(st.Bytes)
 					a.looked = a.used

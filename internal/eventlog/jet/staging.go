@@ -14,13 +14,9 @@ import (
 // the batch's own, and syncs each file of that, before it writes them to the
 // stream. Where a crash cut that writing off, it completes the batch from there
 // when it opens the stream again. On a tmpfs this costs a tenth, and still serves
-// after a process was killed, but not after a power cut: then half a
-// batch is left, and the values that the other half replaces may be gone before it
-// is there. So only where that is nothing worse than some of the messages, and no
-// last value of a subject goes (StreamConfig.Singles), the folder of a stream's
-// batches is made a link to a folder in memory. The server
-// removes the link when it opens a stream; where there is none it works as
-// without.
+// after a process was killed; after a power cut the redo file does. So the folder
+// of a stream's batches is made a link to a folder in memory. The server removes
+// the link when it opens a stream; where there is none it works as without.
 
 const (
 	batchesFolder = "batches"
@@ -83,27 +79,34 @@ func dropStaging(dirs map[string]string) {
 	}
 }
 
-// stageAll links the folders of all streams that may be.
+// stageAll links the folders of all streams that are open.
 func (s *Store) stageAll() {
 	s.mu.Lock()
-	list := slices.Collect(maps.Keys(s.singles))
+	list := slices.Collect(maps.Keys(s.streams))
 	s.mu.Unlock()
 	for _, stream := range list {
 		s.stage(stream)
 	}
 }
 
-// stages reports whether the batches of a stream are staged in memory.
-func (s *Store) stages(stream string) bool {
+// stages reports whether batches are staged in memory, and redoes whether those of
+// a stream need a redo file then.
+func (s *Store) stages() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.staging != "" && s.singles[stream]
+	return s.staging != ""
+}
+
+func (s *Store) redoes(stream string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.staging != "" && s.streams[stream]
 }
 
 // stage links the folder of a stream's batches, where it is not linked.
 func (s *Store) stage(stream string) {
 	folder := filepath.Join(s.streamFolders(), stream)
-	if !s.stages(stream) || !exists(folder) {
+	if !s.stages() || !exists(folder) {
 		return
 	}
 	link, target := filepath.Join(folder, batchesFolder), filepath.Join(s.staging, stream)

@@ -66,7 +66,7 @@ type Store struct {
 	idle    []*conn       // for requests and reads, of generation gen
 	closed  bool
 	staging string          // folder in memory for batches that are not committed; "": none
-	singles map[string]bool // streams whose batches it is for
+	streams map[string]bool // that are open here; whether their batches need a redo file
 
 	wake chan struct{} // tells Run that broken was set
 	disk disk
@@ -85,7 +85,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Deadline == 0 {
 		o.Deadline = 10 * time.Second
 	}
-	s := &Store{o: o, change: make(chan struct{}), wake: make(chan struct{}, 1), gen: 1, lookups: make(chan struct{}, keptConns), singles: map[string]bool{}}
+	s := &Store{o: o, change: make(chan struct{}), wake: make(chan struct{}, 1), gen: 1, lookups: make(chan struct{}, keptConns), streams: map[string]bool{}}
 	if o.URL != "" {
 		c, err := s.dial()
 		if err != nil {
@@ -403,7 +403,7 @@ type StreamConfig struct {
 	Subjects    []string
 	Description string
 	PerSubject  int64 // messages kept of each subject; 0: all
-	Singles     bool  // each unit is one message, and PerSubject is not 1: batches may be staged in memory
+	Singles     bool  // each unit is one message, and PerSubject is not 1: batches need no redo file
 	Metadata    map[string]string
 }
 
@@ -443,6 +443,9 @@ func (s *Store) Ensure(c StreamConfig) (map[string]string, StreamState, error) {
 			}
 		}
 	case errors.As(err, &ae) && ae.ErrCode == codeStreamNotFound:
+		if err := os.Remove(s.redoFile(c.Name)); s.Embedded() && err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, StreamState{}, errs.E(op, errs.Unavailable, err) // it is of a stream that was removed
+		}
 		replicas := 1
 		if !s.Embedded() {
 			replicas = 3
@@ -461,12 +464,20 @@ func (s *Store) Ensure(c StreamConfig) (map[string]string, StreamState, error) {
 	default:
 		return nil, StreamState{}, errs.E(op, errs.Unavailable, fmt.Errorf("stream %s: %w", c.Name, err))
 	}
-	if c.Singles {
-		s.mu.Lock()
-		s.singles[c.Name] = true
-		s.mu.Unlock()
-		s.stage(c.Name)
+	if s.Embedded() {
+		if err := s.recover(c.Name); err != nil {
+			return nil, StreamState{}, errs.E(op, errs.Unavailable, fmt.Errorf("stream %s: %w", c.Name, err))
+		}
+		st, err := s.State(c.Name)
+		if err != nil {
+			return nil, StreamState{}, errs.E(op, errs.Unavailable, err)
+		}
+		info.State = st
 	}
+	s.mu.Lock()
+	s.streams[c.Name] = !c.Singles
+	s.mu.Unlock()
+	s.stage(c.Name)
 	return info.Config.Metadata, info.State, nil
 }
 
