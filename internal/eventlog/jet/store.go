@@ -443,12 +443,13 @@ func (s *Store) Ensure(c StreamConfig) (map[string]string, StreamState, error) {
 			}
 		}
 	case errors.As(err, &ae) && ae.ErrCode == codeStreamNotFound:
-		if err := os.Remove(s.redoFile(c.Name)); s.Embedded() && err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, StreamState{}, errs.E(op, errs.Unavailable, err) // it is of a stream that was removed
-		}
-		replicas := 1
-		if !s.Embedded() {
-			replicas = 3
+		replicas := 3
+		if s.Embedded() {
+			replicas = 1
+			// A redo file would be of a stream that was removed.
+			if err := os.Remove(s.redoFile(c.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, StreamState{}, errs.E(op, errs.Unavailable, err)
+			}
 		}
 		err := s.api("STREAM.CREATE."+c.Name, s.config(c, replicas), &info)
 		if err != nil && replicas > 1 && errors.As(err, &ae) {
