@@ -524,12 +524,18 @@ func (w *Weir) Apply(document string) []control.Applied {
 	return a
 }
 
+// told is long enough for a process to learn of what another has appended.
+const told = 200 * time.Millisecond
+
 // Account waits until the rule has settled all that is on the log, and returns
 // the sum over its actions.
 func (w *Weir) Account(rule string) control.Account {
 	w.t.Helper()
 	var sum control.Account
 	var last *control.Rule
+	if w.parts != nil {
+		time.Sleep(told)
+	}
 	Eventually(w.t, func() bool {
 		r, err := w.API().Rule(context.Background(), rule)
 		if err != nil {
