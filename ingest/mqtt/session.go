@@ -167,9 +167,9 @@ func (s *session) write() {
 	}
 }
 
-// slow reports that the client's socket takes no more for now. What is in the
-// buffer counts; where it is that alone it is written first, since nobody is told
-// when that is over. The caller holds s.mu.
+// slow reports that the client's socket is full. What is in the buffer counts;
+// where it is that alone it is written first, since nobody is told when that is
+// over. The caller holds s.mu.
 func (s *session) slow() bool {
 	most := s.c.s.safety.PendingBytes
 	if s.c.out.Pending()+len(s.buf) < most {

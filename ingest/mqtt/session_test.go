@@ -883,3 +883,24 @@ func TestTakenOverWithoutItsLastState(t *testing.T) {
 		p.wants(fmt.Sprint(i), i <= 4)
 	}
 }
+
+// What has not been written yet makes no client slow: nobody would tell when that
+// is over.
+func TestAFullBufferAloneIsNotSlow(t *testing.T) {
+	const most = 4 << 10
+	r := start(t, func(o *Options) { o.Safety.PendingBytes = most })
+	p := r.connect(4, "p")
+	r.s.mu.Lock()
+	s := r.s.clients["p"].sess
+	r.s.mu.Unlock()
+	s.mu.Lock()
+	s.buf = bytes.Repeat([]byte{packets.Pingresp << 4, 0}, most/2)
+	slow, left := s.slow(), len(s.buf)
+	s.mu.Unlock()
+	if slow || left > 0 {
+		t.Errorf("slow: %t, %d bytes are not written", slow, left)
+	}
+	for range most / 2 {
+		p.expect(packets.Pingresp)
+	}
+}

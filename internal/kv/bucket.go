@@ -130,7 +130,7 @@ func (u *unit) AppendHeader(b []byte, i int) []byte {
 	if c.Any {
 		return b
 	}
-	b = append(b, "Nats-Expected-Last-Subject-Sequence:"...)
+	b = append(b, jet.ExpectedLast+":"...)
 	return append(strconv.AppendUint(b, c.Expected, 10), "\r\n"...)
 }
 

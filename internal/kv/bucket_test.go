@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -493,21 +494,28 @@ func childMain() bool {
 	select {}
 }
 
+// child starts one, and returns what it says.
+func child(t *testing.T, dir string, env ...string) (*exec.Cmd, io.Reader) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(append(os.Environ(), "WEIR_TEST_CHILD_DIR="+dir), env...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, out
+}
+
 func TestPowerCutLosesNoConfirmedValue(t *testing.T) {
 	disk := fault.NewLoopFS(t, 256<<20)
 	dir := disk.Dir + "/log"
 	value, rev := map[string]int{}, map[string]uint64{}
 	for run := range 3 {
-		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), "WEIR_TEST_CHILD_DIR="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd, out := child(t, dir)
 		opened, confirmed, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
@@ -589,16 +597,7 @@ func TestCommitCutOffIsWhole(t *testing.T) {
 
 func cutOff(t *testing.T, dir string, cut, after func()) {
 	for run := range 8 {
-		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), "WEIR_TEST_CHILD_DIR="+dir, childTogether+"=1")
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd, out := child(t, dir, childTogether+"=1")
 		confirmed, lines := 0, bufio.NewScanner(out)
 		for lines.Scan() {
 			var key string

@@ -707,8 +707,10 @@ func (a *Appender[T]) record(units []T) error {
 	for i := range units {
 		u := &units[i]
 		for j, n := 0, (*u).Len(); j < n; j++ {
-			a.hdr = (*u).AppendHeader(a.hdr[:0], j)
-			a.redo.add((*u).AppendSubject(nil, j), a.hdr, (*u).Payload(j))
+			b := (*u).AppendSubject(a.hdr[:0], j)
+			subject := len(b)
+			a.hdr = (*u).AppendHeader(b, j)
+			a.redo.add(a.hdr[:subject], a.hdr[subject:], (*u).Payload(j))
 		}
 	}
 	return a.redo.commit()

@@ -210,6 +210,9 @@ func TestOwnersUnitsBehindAFailureFail(t *testing.T) {
 			t.Fatalf("%d is in the stream", i)
 		}
 	}
+	// Once another's is stored the appender has looked through its queue.
+	r.add(t, msg{subject: "t.x", bodies: []string{"between"}})
+	r.next(t)
 	r.add(t, msg{subject: "t.x", bodies: []string{"new"}, owner: a})
 	if o := r.next(t); o.r.Err != nil {
 		t.Fatal("the owner cannot go on:", o.r.Err)

@@ -229,7 +229,7 @@ func expectedLast(header []byte) (seq uint64, checked bool, err error) {
 		if !ok {
 			return 0, false, nil
 		}
-		if string(name) == expectedLastHeader {
+		if string(name) == ExpectedLast {
 			seq, err = strconv.ParseUint(string(value), 10, 64)
 			if err != nil {
 				err = errs.E("jet.recover", errs.Internal, fmt.Errorf("expected sequence %q", value))
@@ -240,4 +240,6 @@ func expectedLast(header []byte) (seq uint64, checked bool, err error) {
 	}
 }
 
-const expectedLastHeader = "Nats-Expected-Last-Subject-Sequence"
+// ExpectedLast is the header of a message that is stored only if the last one of
+// its subject has that sequence; 0: if there is none.
+const ExpectedLast = "Nats-Expected-Last-Subject-Sequence"

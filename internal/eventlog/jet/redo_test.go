@@ -62,7 +62,7 @@ func TestRedo(t *testing.T) {
 			for _, m := range c.batch {
 				header := ""
 				if m.expect >= 0 {
-					header = fmt.Sprintf("%s:%d\r\n", expectedLastHeader, m.expect)
+					header = fmt.Sprintf("%s:%d\r\n", ExpectedLast, m.expect)
 				}
 				r.add([]byte(m.subject), []byte(header), []byte("new"))
 			}
@@ -107,7 +107,7 @@ func TestRefusedIsNotRedone(t *testing.T) {
 	if !r.s.redoes("T") {
 		t.Skip("batches are staged on disk here")
 	}
-	r.add(t, msg{subject: "t.b", bodies: []string{"2", "3"}, header: expectedLastHeader + ":77\r\n"})
+	r.add(t, msg{subject: "t.b", bodies: []string{"2", "3"}, header: ExpectedLast + ":77\r\n"})
 	if o := r.next(t); o.r.Err == nil {
 		t.Fatal("a batch with the wrong expectation is stored")
 	}
